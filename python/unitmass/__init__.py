@@ -1,0 +1,42 @@
+"""Probability kernels: scores in, probabilities out, fast and to the last place.
+
+The maps (`softmax`, `sparsemax`, `entmax`, `project_simplex` and their gradients) take arrays of any shape and work
+along one axis; `score_batches` and the command ``unitmass score`` run them over files.
+"""
+
+from unitmass._config import show_config
+from unitmass._core import __version__ as __version__
+from unitmass._workers import set_workers
+from unitmass.maps import (
+    entmax,
+    entmax_alpha_grad,
+    entmax_vjp,
+    log_softmax,
+    log_softmax_vjp,
+    project_simplex,
+    project_simplex_vjp,
+    softmax,
+    softmax_vjp,
+    sparsemax,
+    sparsemax_vjp,
+    threshold,
+)
+from unitmass.score import score_batches
+
+__all__ = [
+    "entmax",
+    "entmax_alpha_grad",
+    "entmax_vjp",
+    "log_softmax",
+    "log_softmax_vjp",
+    "project_simplex",
+    "project_simplex_vjp",
+    "score_batches",
+    "set_workers",
+    "show_config",
+    "softmax",
+    "softmax_vjp",
+    "sparsemax",
+    "sparsemax_vjp",
+    "threshold",
+]

@@ -1,0 +1,218 @@
+"""The one policy for arrays: what is accepted, in what type it is computed, and where the result goes."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+from numpy.lib.array_utils import normalize_axis_index
+
+from unitmass._workers import resolve
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import ArrayLike, NDArray
+
+__all__ = ["Array", "Rows", "Triple", "check_out", "map_pair", "map_scores", "mask_like", "number", "pair", "per_row"]
+
+Array: TypeAlias = "NDArray[np.floating[Any]]"
+Triple: TypeAlias = "tuple[Array, NDArray[np.integer[Any]], NDArray[np.integer[Any]]]"
+
+_NATIVE = tuple(np.dtype(t) for t in (np.float32, np.float64, np.float16))
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """A C-ordered array of float16, float32 or float64, seen along one axis."""
+
+    values: Array
+    axis: int
+    dtype: np.dtype[Any]
+    """The type of the result; bfloat16, which NumPy does not know itself, is computed and held in float32."""
+
+    @classmethod
+    def of(cls, x: ArrayLike, axis: int, name: str) -> Rows:
+        """Take whatever NumPy, DLPack or ml_dtypes call an array of real numbers."""
+        given = _as_array(x)
+        if given.ndim == 0:
+            message = f"{name}: expected an array of at least one dimension, found the scalar {given}"
+            raise ValueError(message)
+        axis = normalize_axis_index(axis, given.ndim)
+        if given.shape[axis] == 0:
+            message = f"{name}: the axis is empty (axis {axis} of shape {given.shape})"
+            raise ValueError(message)
+        computed, dtype = _types(given.dtype, name)
+        # np.require keeps what fits; a float array at an odd address does not.
+        return cls(np.require(given, computed, ["C", "A"]), axis, dtype)
+
+    @property
+    def dimensions(self) -> tuple[int, int, int]:
+        """``(outer, n, inner)``: rows of n values that lie inner apart."""
+        shape = self.values.shape
+        return math.prod(shape[: self.axis]), shape[self.axis], math.prod(shape[self.axis + 1 :])
+
+    @property
+    def batch(self) -> tuple[int, ...]:
+        """The shape without the axis."""
+        shape = self.values.shape
+        return shape[: self.axis] + shape[self.axis + 1 :]
+
+    def empty(self, shape: tuple[int, ...]) -> Array:
+        """Make room for a result."""
+        return np.empty(shape, self.values.dtype)
+
+    def finish(self, result: Array) -> Array:
+        """Give a result the type that the caller expects."""
+        return result if result.dtype == self.dtype else result.astype(self.dtype)
+
+
+def _as_array(x: Any) -> NDArray[Any]:
+    if hasattr(x, "__dlpack__") and not hasattr(x, "__array__"):
+        return np.from_dlpack(x)
+    return np.asarray(x)
+
+
+def _types(dtype: np.dtype[Any], name: str) -> tuple[np.dtype[Any], np.dtype[Any]]:
+    """Return the type of the computation's arrays and of the result."""
+    native = dtype.newbyteorder("=")
+    if native in _NATIVE:
+        return native, native
+    if dtype.kind in "iub":
+        return np.dtype(np.float64), np.dtype(np.float64)
+    if dtype.name == "bfloat16":
+        return np.dtype(np.float32), dtype
+    message = f"{name}: expected float16, float32, float64, bfloat16, integers or booleans, found dtype {dtype}"
+    raise TypeError(message)
+
+
+def mask_like(rows: Rows, where: ArrayLike | None) -> NDArray[np.bool_] | None:
+    """Broadcast `where` to the scores; None where it excludes nothing."""
+    if where is None or where is True:
+        return None
+    mask = np.asarray(where)
+    if mask.dtype != np.bool_:
+        message = f"where: expected booleans, found dtype {mask.dtype}"
+        raise TypeError(message)
+    shape = rows.values.shape
+    try:
+        return np.ascontiguousarray(np.broadcast_to(mask, shape))
+    except ValueError:
+        message = f"where: shape {mask.shape} does not broadcast to the shape {shape} of x"
+        raise ValueError(message) from None
+
+
+def number(value: Any, name: str) -> float:
+    """Take a real number."""
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        message = f"{name}: expected a real number, found {value!r}"
+        raise TypeError(message) from None
+
+
+def per_row(value: Any, rows: Rows, name: str) -> float | NDArray[np.float64]:
+    """Take a real number, or one for each row: an array that broadcasts to the batch."""
+    if isinstance(value, (float, int)):
+        return float(value)
+    values = np.asarray(value)
+    if values.dtype.kind not in "fiub":
+        message = f"{name}: expected a real number or an array of them, found {value!r}"
+        raise TypeError(message)
+    if values.ndim == 0:
+        return float(values)
+    try:
+        each = np.broadcast_to(values, rows.batch)
+    except ValueError:
+        message = f"{name}: shape {values.shape} does not broadcast to the batch shape {rows.batch}"
+        raise ValueError(message) from None
+    return np.ascontiguousarray(each, np.float64).reshape(-1)
+
+
+def check_out(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+    """Refuse an `out` that cannot hold the result."""
+    if out is None:
+        return
+    if not isinstance(out, np.ndarray):
+        message = f"out: expected an ndarray, found {type(out).__name__}"
+        raise TypeError(message)
+    if out.shape != shape:
+        message = f"out: expected shape {shape}, found {out.shape}"
+        raise ValueError(message)
+    if not np.can_cast(dtype, out.dtype, "same_kind"):
+        message = f"out: cannot hold dtype {dtype} in dtype {out.dtype} (casting is 'same_kind')"
+        raise TypeError(message)
+    if not out.flags.writeable:
+        message = "out: the array is read-only"
+        raise ValueError(message)
+
+
+def _takes_directly(out: Array, rows: Rows) -> bool:
+    return out.dtype == rows.values.dtype and out.flags.c_contiguous and out.flags.aligned
+
+
+def map_scores(
+    kernel: Callable[..., None],
+    rows: Rows,
+    *parameters: object,
+    where: ArrayLike | None,
+    out: Array | None,
+    workers: int | None,
+) -> Array:
+    """Run a map from scores to an array of their shape."""
+    values = rows.values
+    mask = mask_like(rows, where)
+    count = resolve(workers)
+    check_out(out, values.shape, rows.dtype)
+    source: Array | None = values
+    target = out
+    if out is None or not _takes_directly(out, rows):
+        target = rows.empty(values.shape)
+    elif np.may_share_memory(values, out):
+        if values.ctypes.data == out.ctypes.data:
+            source = None  # the kernel reads its scores from the output
+        else:
+            target = rows.empty(values.shape)
+    kernel(source, mask, target, rows.dimensions, *parameters, count)
+    return _deliver(target, out, rows)
+
+
+def _deliver(target: Array | None, out: Array | None, rows: Rows) -> Array:
+    assert target is not None
+    if out is None:
+        return rows.finish(target)
+    if target is not out:
+        np.copyto(out, target, casting="same_kind")
+    return out
+
+
+def pair(p: ArrayLike, g: ArrayLike, axis: int, name: str = "p") -> tuple[Rows, Array]:
+    """Take the result of a map, and a vector for each row in the same shape and type."""
+    rows = Rows.of(p, axis, name)
+    other = _as_array(g)
+    _types(other.dtype, "g")
+    if other.shape != rows.values.shape:
+        message = f"g: expected the shape {rows.values.shape} of {name}, found {other.shape}"
+        raise ValueError(message)
+    return rows, np.require(other, rows.values.dtype, ["C", "A"])
+
+
+def map_pair(
+    kernel: Callable[..., None],
+    rows: Rows,
+    g: Array,
+    *parameters: object,
+    shape: tuple[int, ...],
+    out: Array | None,
+    workers: int | None,
+) -> Array:
+    """Run a gradient."""
+    count = resolve(workers)
+    check_out(out, shape, rows.dtype)
+    target = out
+    if out is None or not _takes_directly(out, rows) or any(np.may_share_memory(a, out) for a in (rows.values, g)):
+        target = rows.empty(shape)
+    kernel(rows.values, g, target, rows.dimensions, *parameters, count)
+    return _deliver(target, out, rows)

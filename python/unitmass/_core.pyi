@@ -1,0 +1,88 @@
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = [
+    "__version__",
+    "available_workers",
+    "entmax",
+    "entmax_alpha_grad",
+    "entmax_sparse",
+    "entmax_vjp",
+    "entmax_vjp_sparse",
+    "log_softmax",
+    "log_softmax_vjp",
+    "project_simplex",
+    "project_simplex_sparse",
+    "simd_level",
+    "simd_levels",
+    "softmax",
+    "softmax_vjp",
+    "threshold",
+]
+
+__version__: str
+
+_Scores: TypeAlias = NDArray[np.floating[Any]]
+_Mask: TypeAlias = NDArray[np.bool_] | None
+_PerRow: TypeAlias = float | NDArray[np.float64]
+_Dimensions: TypeAlias = tuple[int, int, int]
+_Triple: TypeAlias = tuple[_Scores, NDArray[np.uintp], NDArray[np.uintp]]
+
+def available_workers() -> int: ...
+def simd_level() -> str: ...
+def simd_levels() -> list[str]: ...
+def softmax(
+    x: _Scores | None, mask: _Mask, out: _Scores, dimensions: _Dimensions, temperature: float, workers: int
+) -> None: ...
+def log_softmax(
+    x: _Scores | None, mask: _Mask, out: _Scores, dimensions: _Dimensions, temperature: float, workers: int
+) -> None: ...
+def project_simplex(
+    x: _Scores | None, mask: _Mask, out: _Scores, dimensions: _Dimensions, total: _PerRow, workers: int
+) -> None: ...
+def entmax(
+    x: _Scores | None,
+    mask: _Mask,
+    out: _Scores,
+    dimensions: _Dimensions,
+    alpha: _PerRow,
+    n_iter: int | None,
+    workers: int,
+) -> None: ...
+def project_simplex_sparse(
+    x: _Scores, mask: _Mask, dimensions: _Dimensions, total: _PerRow, workers: int
+) -> _Triple: ...
+def entmax_sparse(
+    x: _Scores, mask: _Mask, dimensions: _Dimensions, alpha: _PerRow, n_iter: int | None, workers: int
+) -> _Triple: ...
+def threshold(
+    x: _Scores,
+    mask: _Mask,
+    tau: _Scores,
+    support: NDArray[np.int64],
+    dimensions: _Dimensions,
+    alpha: _PerRow,
+    workers: int,
+) -> None: ...
+def softmax_vjp(
+    p: _Scores, g: _Scores, out: _Scores, dimensions: _Dimensions, temperature: float, workers: int
+) -> None: ...
+def log_softmax_vjp(
+    log_p: _Scores, g: _Scores, out: _Scores, dimensions: _Dimensions, temperature: float, workers: int
+) -> None: ...
+def entmax_vjp(p: _Scores, g: _Scores, out: _Scores, dimensions: _Dimensions, alpha: _PerRow, workers: int) -> None: ...
+def entmax_alpha_grad(
+    p: _Scores, g: _Scores, out: _Scores, dimensions: _Dimensions, alpha: _PerRow, workers: int
+) -> None: ...
+def entmax_vjp_sparse(
+    p: _Scores,
+    columns: NDArray[np.uintp],
+    starts: NDArray[np.uintp],
+    g: _Scores,
+    out: _Scores,
+    n: int,
+    alpha: _PerRow,
+    workers: int,
+) -> None: ...

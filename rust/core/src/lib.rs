@@ -1,0 +1,11 @@
+//! The kernels of `unitmass`, usable from Rust alone.
+//!
+//! [`maps`] turns scores into probability distributions. The rest is what every family stands on: [`error`],
+//! [`scalar`] (f32 and f64), [`simd`] (vector math of a fixed order), [`parallel`] (the worker pool), [`rng`] (streams).
+
+pub mod error;
+pub mod maps;
+pub mod parallel;
+pub mod rng;
+pub mod scalar;
+pub mod simd;

@@ -1,0 +1,303 @@
+//! entmax of rows for α > 2: `p = u^{1/a}`, a = α - 1 > 1, u = a (x - τ').
+//!
+//! Here the slope of p in the threshold is infinite where p reaches 0, and the threshold can lie closer below a score
+//! than any number: entmax₂₀([.01, 0]) is about [.916, .084], from a distance of 1e-21. So the unknown is not the
+//! threshold but the smallest positive entry v of p, which stands at a score A, the anchor:
+//!
+//! ```text
+//! A ← the smallest score with S(A) = Σ_{x > A} (a (x - A))^{1/a} < 1       # a search among the scores
+//! v ← the root of F(v) = Σ_{x > A} (a (x - A) + vᵃ)^{1/a} + m v = 1          # m scores are equal to A
+//! p ← (a (x - A) + vᵃ)^{1/a} above A, v at A, 0 below
+//! ```
+//!
+//! Each summand of F is the a-norm of (c, v) for a constant c, so F is convex and rises: Newton's method from
+//! `v = (1 - S(A))/m`, which lies above the root, falls to it monotonically.
+//!
+//! * **Precision, determinism.** As [`super::threshold`].
+//! * **Cost.** About 2 log₂ c + 6 sums over the c scores within 1/a of the largest.
+
+use fearless_simd::{Level, Simd, dispatch, prelude::*};
+use fearless_simd_macros::simd;
+
+use super::{
+    batch::CHUNK,
+    softmax::share_infinities,
+    threshold::{filter, filter_long_row},
+};
+use crate::{
+    error::Error,
+    parallel::{Parts, Run},
+    scalar::Real,
+    simd::{Sum, exp2, load_padded, log2, max, store_part, whole_stripes, whole_stripes_mut},
+};
+
+/// Newton needs 3 to 8 steps; this only bounds a cycle among rounding errors.
+const MOST_STEPS: usize = 60;
+
+/// The power 1/a.
+#[derive(Clone, Copy)]
+pub(super) struct Root<T> {
+    a: T,
+    inverse: T,
+}
+
+/// Where a row's mass ends: the anchor, p there, and pᵃ.
+#[derive(Clone, Copy)]
+pub(super) struct Anchor<T> {
+    score: T,
+    p: T,
+    power: T,
+}
+
+/// Sums over the scores above an anchor, and how many are equal to it.
+#[derive(Clone, Copy)]
+struct Sums<T> {
+    mass: T,
+    slope: T,
+    equal: T,
+}
+
+impl<T: Real> Root<T> {
+    pub(super) fn new(alpha: f64) -> Self {
+        Self {
+            a: T::from_f64(alpha - 1.0),
+            inverse: T::from_f64(1.0 / (alpha - 1.0)),
+        }
+    }
+
+    /// `(Σ p, Σ dp/dv)` over the scores above the anchor, and the number of scores at it.
+    #[simd]
+    fn sums<S: Simd>(self, simd: S, anchor: Anchor<T>, x: &[T]) -> Sums<T> {
+        let zero = T::Stripe::<S>::splat(simd, T::ZERO);
+        let one = T::Stripe::<S>::splat(simd, T::ONE);
+        let slope_at_one = if anchor.p > T::ZERO {
+            anchor.power / anchor.p
+        } else {
+            T::ZERO
+        };
+        let (mut mass, mut slope, mut equal) = (Sum::<T, S>::new(simd), zero, zero);
+        for group in x.chunks(Sum::<T, S>::GROUP * T::LANES) {
+            let mut partial = zero;
+            for stripe in group.chunks(T::LANES) {
+                let x = load_padded::<T, S>(simd, stripe, T::NEG_INFINITY);
+                let (p, base) = self.above::<S>(anchor, x);
+                partial += p;
+                slope += p / base * slope_at_one;
+                equal += x.simd_eq(anchor.score).select(one, zero);
+            }
+            mass.add(partial);
+        }
+        Sums {
+            mass: mass.total(),
+            slope: T::fold_sum(slope),
+            equal: T::fold_sum(equal),
+        }
+    }
+
+    /// p of the scores above the anchor, 0 at and below it; and the base that was raised, 1 where it does not count.
+    #[inline(always)]
+    fn above<S: Simd>(self, anchor: Anchor<T>, x: T::Stripe<S>) -> (T::Stripe<S>, T::Stripe<S>) {
+        let simd = x.token();
+        let above = x.simd_gt(anchor.score);
+        let base = (x - anchor.score) * self.a + anchor.power;
+        let base = above.select(base, T::Stripe::<S>::splat(simd, T::ONE));
+        let p = exp2::<T, S>(log2::<T, S>(base) * self.inverse);
+        // Rounding must not put a score below one that is smaller.
+        let p = p.max(T::Stripe::<S>::splat(simd, anchor.p));
+        (above.select(p, T::Stripe::<S>::splat(simd, T::ZERO)), base)
+    }
+
+    #[simd]
+    fn write<S: Simd>(self, simd: S, anchor: Anchor<T>, x: &[T], y: &mut [T]) {
+        let (stripes, rest) = whole_stripes(x);
+        let (y_stripes, y_rest) = whole_stripes_mut(y);
+        for (x, y) in stripes
+            .chunks_exact(T::LANES)
+            .zip(y_stripes.chunks_exact_mut(T::LANES))
+        {
+            self.p::<S>(anchor, T::Stripe::<S>::from_slice(simd, x))
+                .store_slice(y);
+        }
+        if !rest.is_empty() {
+            let x = load_padded::<T, S>(simd, rest, T::NEG_INFINITY);
+            store_part::<T, S>(self.p::<S>(anchor, x), y_rest);
+        }
+    }
+
+    #[inline(always)]
+    fn p<S: Simd>(self, anchor: Anchor<T>, x: T::Stripe<S>) -> T::Stripe<S> {
+        let at = T::Stripe::<S>::splat(x.token(), anchor.p);
+        x.simd_eq(anchor.score)
+            .select(at, self.above::<S>(anchor, x).0)
+    }
+
+    #[simd]
+    fn power<S: Simd>(self, simd: S, p: T) -> T {
+        exp2::<T, S>(log2::<T, S>(T::Stripe::<S>::splat(simd, p)) * self.a)[0]
+    }
+
+    /// The anchor of the candidates, all of them above -∞ and none NaN; `sums` adds up over them.
+    fn anchor(
+        self,
+        level: Level,
+        max: T,
+        candidates: &[T],
+        mut sums: impl FnMut(Anchor<T>) -> Result<Sums<T>, Error>,
+    ) -> Result<Anchor<T>, Error> {
+        let at = |score| Anchor {
+            score,
+            p: T::ZERO,
+            power: T::ZERO,
+        };
+        let mut anchor = at(max);
+        let mut open: Vec<T> = candidates.iter().copied().filter(|&x| x < max).collect();
+        while !open.is_empty() {
+            let pivot = open[open.len() / 2];
+            if sums(at(pivot))?.mass < T::ONE {
+                anchor = at(pivot);
+                open.retain(|&x| x < pivot);
+            } else {
+                open.retain(|&x| x > pivot);
+            }
+        }
+        let own = sums(anchor)?;
+        anchor.p = (T::ONE - own.mass) / own.equal;
+        let mut last = T::INFINITY;
+        for _ in 0..MOST_STEPS {
+            anchor.power = dispatch!(level, simd => self.power(simd, anchor.p));
+            let now = sums(anchor)?;
+            let off = now.mass + now.equal * anchor.p - T::ONE;
+            if off.abs() <= T::EPSILON || off.abs() >= last {
+                break;
+            }
+            last = off.abs();
+            let lower = anchor.p - off / (now.slope + now.equal);
+            anchor.p = if lower > T::ZERO { lower } else { T::ZERO };
+        }
+        Ok(anchor)
+    }
+
+    /// The anchor of a row; the row's maximum where it has none.
+    fn locate(self, level: Level, x: &[T], kernel: &mut Vec<T>) -> Result<Anchor<T>, T> {
+        kernel.resize(x.len() + T::LANES, T::ZERO);
+        let (max, count) = dispatch!(level, simd => self.candidates(simd, x, kernel));
+        let candidates = &kernel[..count];
+        if !max.is_finite() || candidates.iter().any(|x| x.is_nan()) {
+            return Err(max);
+        }
+        let sums = |anchor| Ok(dispatch!(level, simd => self.sums(simd, anchor, candidates)));
+        Ok(self
+            .anchor(level, max, candidates, sums)
+            .expect("its sums never fail"))
+    }
+
+    /// The maximum, and how many scores are within reach of it, a NaN being in everything's reach.
+    #[simd]
+    fn candidates<S: Simd>(self, simd: S, x: &[T], to: &mut [T]) -> (T, usize) {
+        let max = max::<T, S>(simd, x);
+        (max, filter::<T, S>(simd, x, self.bound(max), to))
+    }
+
+    /// Scores at or below this have no mass; lower than it should be by the rounding.
+    #[inline(always)]
+    fn bound(self, max: T) -> T {
+        let bound = max - self.inverse;
+        bound - bound.abs() * T::EPSILON
+    }
+}
+
+/// Maps one row.
+pub(super) fn anchored_row<T: Real>(
+    level: Level,
+    root: Root<T>,
+    x: &[T],
+    y: &mut [T],
+    kernel: &mut Vec<T>,
+) {
+    match root.locate(level, x, kernel) {
+        Ok(anchor) => dispatch!(level, simd => root.write(simd, anchor, x, y)),
+        Err(max) => {
+            dispatch!(level, simd => share_infinities::<_, T, false>(simd, x, y, max, T::ONE));
+        }
+    }
+}
+
+/// As [`super::threshold::threshold_and_support`].
+pub(super) fn threshold_and_support<T: Real>(
+    level: Level,
+    root: Root<T>,
+    x: &[T],
+    kernel: &mut Vec<T>,
+) -> Result<(T, usize), T> {
+    let anchor = root.locate(level, x, kernel)?;
+    // An anchor without mass is not part of the support.
+    let in_support = |x: T| x > anchor.score || (x == anchor.score && anchor.p > T::ZERO);
+    let support = x.iter().filter(|&&x| in_support(x)).count();
+    Ok((root.a * anchor.score - anchor.power, support))
+}
+
+/// Maps one long row.
+pub(super) fn anchored_long_row<T: Real>(
+    run: &mut Run<'_>,
+    root: Root<T>,
+    x: &[T],
+    y: &mut [T],
+) -> Result<(), Error> {
+    let level = run.level;
+    let max = dispatch!(level, simd => max::<T, _>(simd, x));
+    let bound = root.bound(max);
+    let candidates = filter_long_row(run, x, bound)?;
+    if !max.is_finite() || candidates.iter().any(|x| x.is_nan()) {
+        dispatch!(level, simd => share_infinities::<_, T, false>(simd, x, y, max, T::ONE));
+        return Ok(());
+    }
+    let mut parts = vec![Sums::zero(); candidates.len().div_ceil(CHUNK)];
+    let anchor = root.anchor(level, max, &candidates, |anchor| {
+        let shared = Parts::new(&mut parts);
+        run.each(
+            candidates.len().div_ceil(CHUNK),
+            || (),
+            |(), chunk| {
+                let x = &candidates[chunk * CHUNK..candidates.len().min((chunk + 1) * CHUNK)];
+                // SAFETY: each chunk is one task.
+                let sums = unsafe { &mut shared.part(chunk, 1)[0] };
+                *sums = dispatch!(level, simd => root.sums(simd, anchor, x));
+            },
+        )?;
+        Ok(dispatch!(level, simd => Sums::combine(simd, &parts)))
+    })?;
+    let y = Parts::new(y);
+    run.each(
+        x.len().div_ceil(CHUNK),
+        || (),
+        |(), chunk| {
+            let x = &x[chunk * CHUNK..x.len().min((chunk + 1) * CHUNK)];
+            // SAFETY: each chunk is one task.
+            let y = unsafe { y.part(chunk * CHUNK, x.len()) };
+            dispatch!(level, simd => root.write(simd, anchor, x, y));
+        },
+    )
+}
+
+impl<T: Real> Sums<T> {
+    fn zero() -> Self {
+        Self {
+            mass: T::ZERO,
+            slope: T::ZERO,
+            equal: T::ZERO,
+        }
+    }
+
+    #[simd]
+    fn combine<S: Simd>(simd: S, parts: &[Self]) -> Self {
+        let mut whole = Self::zero();
+        let mut mass = Sum::<T, S>::new(simd);
+        for part in parts {
+            mass.add_one(part.mass);
+            whole.slope += part.slope;
+            whole.equal += part.equal;
+        }
+        whole.mass = mass.total();
+        whole
+    }
+}

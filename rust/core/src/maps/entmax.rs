@@ -1,0 +1,314 @@
+//! The threshold maps of the public interface: [`project_simplex`], [`entmax`], [`threshold`].
+//!
+//! Each row's α chooses its kernel: 1 is softmax; 3/2 and 2 are powers by multiplication; the rest of (1, 2) goes
+//! through exp₂ and log₂ ([`super::threshold`]); beyond 2, [`super::anchored`].
+
+use std::ops::Range;
+
+use fearless_simd::{Level, dispatch};
+
+use super::{
+    anchored::{self, Root},
+    batch::{PerRow, RowMap, Scores, Scratch, Source, Storage, map_rows, tasks},
+    power::{General, Linear, NEAR_ONE, Plain, Power, Square},
+    softmax::{softmax_long_row, softmax_rows},
+    threshold::{
+        bisect_long_row, bisect_row, locate, room, threshold_and_support, threshold_long_row,
+        threshold_rows,
+    },
+};
+use crate::{
+    error::Error,
+    parallel::{Parts, Run},
+    scalar::Real,
+};
+
+/// How [`entmax`] finds the threshold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Method {
+    /// To the last place, by the method that suits α.
+    Auto,
+    /// By this many halvings, then divided by the sum: what other packages do, for comparison.
+    Bisect(u32),
+}
+
+/// The Euclidean projection of every row onto `{p ≥ 0, Σ p = total}`; sparsemax if the total is 1.
+///
+/// # Errors
+/// [`Error::Domain`] unless every total is finite and positive in the type of the computation; [`Error::Empty`] and
+/// [`Error::Length`] if the shapes do not fit; [`Error::Interrupted`].
+pub fn project_simplex<E: Storage>(
+    run: &mut Run<'_>,
+    scores: &Scores<'_, E>,
+    total: PerRow<'_>,
+    out: &mut [E],
+) -> Result<(), Error> {
+    map_rows(run, scores, out, &Project::new::<E>(scores, total)?)
+}
+
+/// `p = [(α-1) x - τ]₊^{1/(α-1)}`, `Σ p = 1`, of every row: softmax at α = 1, sparsemax at 2.
+///
+/// # Errors
+/// [`Error::Domain`] unless every α is finite and at least 1; else as [`project_simplex`].
+pub fn entmax<E: Storage>(
+    run: &mut Run<'_>,
+    scores: &Scores<'_, E>,
+    alpha: PerRow<'_>,
+    method: Method,
+    out: &mut [E],
+) -> Result<(), Error> {
+    map_rows(run, scores, out, &Entmax::new(scores, alpha, method)?)
+}
+
+/// τ of every row in the convention of [`entmax`], and the number of scores above it.
+///
+/// # Errors
+/// [`Error::Domain`] unless every α is finite and more than 1; else as [`project_simplex`].
+pub fn threshold<E: Storage>(
+    run: &mut Run<'_>,
+    scores: &Scores<'_, E>,
+    alpha: PerRow<'_>,
+    tau: &mut [E],
+    support: &mut [i64],
+) -> Result<(), Error> {
+    let shape = scores.shape;
+    scores.check()?;
+    alpha.check("alpha", shape.count(), "finite and more than 1", |a| {
+        a > 1.0 && a.is_finite()
+    })?;
+    for (argument, found) in [("tau", tau.len()), ("support", support.len())] {
+        if found != shape.count() {
+            return Err(Error::Length {
+                argument,
+                expected: shape.count(),
+                found,
+            });
+        }
+    }
+    let level = run.level;
+    let x = scores.x.expect("a threshold is not computed in place");
+    let (tau, support) = (Parts::new(tau), Parts::new(support));
+    let (count, rows_of) = tasks(shape);
+    run.each(count, Scratch::new, |scratch, task| {
+        let rows = rows_of(task);
+        // SAFETY: the scores lie apart from the results.
+        let x = unsafe { scores.stage(&Source::Apart(x), rows.clone(), &mut scratch.x) };
+        for (row, x) in rows.zip(x.chunks_exact(shape.n)) {
+            let found = threshold_of_row(level, alpha.of(row), x, &mut scratch.kernel);
+            // SAFETY: each row belongs to one task.
+            unsafe {
+                tau.part(row, 1)[0] = E::narrow(found.0);
+                support.part(row, 1)[0] = found.1 as i64;
+            }
+        }
+    })
+}
+
+fn threshold_of_row<T: Real>(level: Level, alpha: f64, x: &[T], kernel: &mut Vec<T>) -> (T, usize) {
+    fn by_power<T: Real, P: Power<T>>(
+        level: Level,
+        power: P,
+        x: &[T],
+        kernel: &mut Vec<T>,
+    ) -> Result<(T, usize), T> {
+        kernel.resize(room::<T>(x.len()), T::ZERO);
+        let found = dispatch!(level, simd => locate(simd, power, x, kernel))?;
+        Ok(dispatch!(level, simd => threshold_and_support(simd, power, found.position, x)))
+    }
+    let found = match Kernel::of(alpha) {
+        Kernel::Sparsemax => by_power(level, Linear { total: T::ONE }, x, kernel),
+        Kernel::Square => by_power(level, Square, x, kernel),
+        Kernel::Softmax | Kernel::Near => {
+            by_power(level, General::<T, true>::new(alpha), x, kernel)
+        }
+        Kernel::General => by_power(level, General::<T, false>::new(alpha), x, kernel),
+        Kernel::Root => anchored::threshold_and_support(level, Root::new(alpha), x, kernel),
+    };
+    found.unwrap_or_else(|max| {
+        let infinite = x.iter().filter(|&&x| x == T::INFINITY).count();
+        if max == T::INFINITY && !x.iter().any(|x| x.is_nan()) {
+            (T::INFINITY, infinite)
+        } else {
+            (T::NAN, 0)
+        }
+    })
+}
+
+/// The kernel of an α.
+enum Kernel {
+    Softmax,
+    Near,
+    Square,
+    General,
+    Sparsemax,
+    Root,
+}
+
+impl Kernel {
+    fn of(alpha: f64) -> Self {
+        match alpha {
+            1.0 => Self::Softmax,
+            1.5 => Self::Square,
+            2.0 => Self::Sparsemax,
+            _ if alpha < NEAR_ONE => Self::Near,
+            _ if alpha < 2.0 => Self::General,
+            _ => Self::Root,
+        }
+    }
+}
+
+pub(super) struct Project<'a> {
+    total: PerRow<'a>,
+}
+
+impl<'a> Project<'a> {
+    pub(super) fn new<E: Storage>(
+        scores: &Scores<'_, E>,
+        total: PerRow<'a>,
+    ) -> Result<Self, Error> {
+        let largest = E::Compute::MAX.to_f64();
+        let least = E::Compute::MIN_POSITIVE.to_f64();
+        total.check(
+            "total",
+            scores.shape.count(),
+            "finite and positive",
+            |total| (least..=largest).contains(&total),
+        )?;
+        Ok(Self { total })
+    }
+}
+
+impl<T: Real> RowMap<T> for Project<'_> {
+    const EXCLUDED: T = T::ZERO;
+
+    fn rows(
+        &self,
+        level: Level,
+        first: usize,
+        n: usize,
+        x: &[T],
+        y: &mut [T],
+        kernel: &mut Vec<T>,
+    ) {
+        self.total.runs(rows_from(first, x, n), |rows, total| {
+            let (x, y) = slices(first, n, rows, x, y);
+            let power = Linear {
+                total: T::from_f64(total),
+            };
+            dispatch!(level, simd => threshold_rows(simd, power, n, x, y, kernel));
+        });
+    }
+
+    fn long_row(&self, run: &mut Run<'_>, row: usize, x: &[T], y: &mut [T]) -> Result<(), Error> {
+        let total = T::from_f64(self.total.of(row));
+        threshold_long_row(run, Linear { total }, x, y)
+    }
+}
+
+pub(super) struct Entmax<'a> {
+    alpha: PerRow<'a>,
+    method: Method,
+}
+
+impl<'a> Entmax<'a> {
+    pub(super) fn new<E: Storage>(
+        scores: &Scores<'_, E>,
+        alpha: PerRow<'a>,
+        method: Method,
+    ) -> Result<Self, Error> {
+        alpha.check(
+            "alpha",
+            scores.shape.count(),
+            "finite and at least 1",
+            |a| a >= 1.0 && a.is_finite(),
+        )?;
+        if method == Method::Bisect(0) {
+            return Err(Error::Domain {
+                argument: "n_iter",
+                domain: "at least 1",
+                value: 0.0,
+            });
+        }
+        Ok(Self { alpha, method })
+    }
+}
+
+impl<T: Real> RowMap<T> for Entmax<'_> {
+    const EXCLUDED: T = T::ZERO;
+
+    fn rows(
+        &self,
+        level: Level,
+        first: usize,
+        n: usize,
+        x: &[T],
+        y: &mut [T],
+        kernel: &mut Vec<T>,
+    ) {
+        self.alpha.runs(rows_from(first, x, n), |rows, alpha| {
+            let (x, y) = slices(first, n, rows, x, y);
+            match (Kernel::of(alpha), self.method) {
+                (Kernel::Softmax, _) => {
+                    dispatch!(level, simd => softmax_rows::<_, T, false>(simd, T::ONE, n, x, y, kernel))
+                }
+                (_, Method::Bisect(steps)) => {
+                    let power = Plain::new(alpha);
+                    kernel.resize(room::<T>(n), T::ZERO);
+                    for (x, y) in x.chunks_exact(n).zip(y.chunks_exact_mut(n)) {
+                        dispatch!(level, simd => bisect_row(simd, power, steps, x, y, kernel));
+                    }
+                }
+                (Kernel::Square, _) => {
+                    dispatch!(level, simd => threshold_rows(simd, Square, n, x, y, kernel))
+                }
+                (Kernel::Sparsemax, _) => {
+                    let power = Linear { total: T::ONE };
+                    dispatch!(level, simd => threshold_rows(simd, power, n, x, y, kernel))
+                }
+                (Kernel::Near, _) => {
+                    let power = General::<T, true>::new(alpha);
+                    dispatch!(level, simd => threshold_rows(simd, power, n, x, y, kernel))
+                }
+                (Kernel::General, _) => {
+                    let power = General::<T, false>::new(alpha);
+                    dispatch!(level, simd => threshold_rows(simd, power, n, x, y, kernel))
+                }
+                (Kernel::Root, _) => {
+                    let root = Root::new(alpha);
+                    for (x, y) in x.chunks_exact(n).zip(y.chunks_exact_mut(n)) {
+                        anchored::anchored_row(level, root, x, y, kernel);
+                    }
+                }
+            }
+        });
+    }
+
+    fn long_row(&self, run: &mut Run<'_>, row: usize, x: &[T], y: &mut [T]) -> Result<(), Error> {
+        let alpha = self.alpha.of(row);
+        match (Kernel::of(alpha), self.method) {
+            (Kernel::Softmax, _) => softmax_long_row::<T, false>(run, T::ONE, x, y),
+            (_, Method::Bisect(steps)) => bisect_long_row(run, Plain::new(alpha), steps, x, y),
+            (Kernel::Square, _) => threshold_long_row(run, Square, x, y),
+            (Kernel::Sparsemax, _) => threshold_long_row(run, Linear { total: T::ONE }, x, y),
+            (Kernel::Near, _) => threshold_long_row(run, General::<T, true>::new(alpha), x, y),
+            (Kernel::General, _) => threshold_long_row(run, General::<T, false>::new(alpha), x, y),
+            (Kernel::Root, _) => anchored::anchored_long_row(run, Root::new(alpha), x, y),
+        }
+    }
+}
+
+fn rows_from<T>(first: usize, x: &[T], n: usize) -> Range<usize> {
+    first..first + x.len() / n
+}
+
+/// The values of some rows, of slices that begin with row `first`.
+fn slices<'x, 'y, T>(
+    first: usize,
+    n: usize,
+    rows: Range<usize>,
+    x: &'x [T],
+    y: &'y mut [T],
+) -> (&'x [T], &'y mut [T]) {
+    let range = (rows.start - first) * n..(rows.end - first) * n;
+    (&x[range.clone()], &mut y[range])
+}

@@ -1,0 +1,446 @@
+//! softmax and log_softmax of rows: `p = exp((x - max)/T) / Σ exp((x - max)/T)`, and its logarithm.
+//!
+//! * **Domain.** Any values. A NaN makes its row NaN; -∞ gets exactly 0 (-∞ in logs), a row of only -∞ is NaN; +∞
+//!   entries share the mass equally.
+//! * **Precision.** p: (x - max)/T is rounded once or twice, and then at most 3 ulp; the sum is within 2 ulp of 1 for up
+//!   to 10⁶ values. log p: the entry at the maximum keeps its digits, by log1p over the rest.
+//! * **Order.** x ≤ y implies p(x) ≤ p(y) within a row (f32: checked on every value of exp).
+//! * **Determinism.** The same bits at every SIMD level, batch split and number of workers.
+//! * **Cost.** Three passes over a row while it lies in cache; two reads and one write of memory for long rows.
+//!
+//! ```text
+//! m ← max x;  eᵢ ← exp((xᵢ - m)/T);  s ← Σ eᵢ;  pᵢ ← eᵢ / s
+//! ```
+//!
+//! 1. Narrow rows go a lane each ([`super::tile`]), so nothing is ever folded across lanes.
+//! 2. Long rows are cut into chunks that each have a maximum of their own: `s = Σ s_c exp((m_c - m)/T)`, so the
+//!    exponentials are computed twice and memory is read twice, not three times.
+//! 3. exp is lifted by a power of two that the division removes: subnormal p are right, and cost nothing.
+
+use fearless_simd::{Level, Simd, dispatch, prelude::*};
+use fearless_simd_macros::simd;
+
+use super::{
+    batch::{CHUNK, RowMap, Scores, Storage, map_rows},
+    tile,
+};
+use crate::{
+    error::Error,
+    parallel::{Parts, Run},
+    scalar::Real,
+    simd::{
+        Sum, exp_lifted, ln_1p, load_padded, max, store_part, whole_stripes, whole_stripes_mut,
+    },
+};
+
+/// Rows of at most this many values go a lane each.
+const TILED: usize = 64;
+
+/// `softmax(x / temperature)` of every row.
+///
+/// # Errors
+/// [`Error::Domain`] unless the temperature is finite and positive; [`Error::Empty`] and [`Error::Length`] if the
+/// shapes do not fit; [`Error::Interrupted`].
+pub fn softmax<E: Storage>(
+    run: &mut Run<'_>,
+    scores: &Scores<'_, E>,
+    temperature: f64,
+    out: &mut [E],
+) -> Result<(), Error> {
+    let inverse = inverse_temperature(temperature)?;
+    map_rows(run, scores, out, &Softmax::<E::Compute, false> { inverse })
+}
+
+/// The logarithm of [`softmax`], to full precision where p is near 1.
+///
+/// # Errors
+/// As [`softmax`].
+pub fn log_softmax<E: Storage>(
+    run: &mut Run<'_>,
+    scores: &Scores<'_, E>,
+    temperature: f64,
+    out: &mut [E],
+) -> Result<(), Error> {
+    let inverse = inverse_temperature(temperature)?;
+    map_rows(run, scores, out, &Softmax::<E::Compute, true> { inverse })
+}
+
+/// 1/T, kept where a product with it neither overflows at 0 nor loses its digits.
+pub(super) fn inverse_temperature<T: Real>(temperature: f64) -> Result<T, Error> {
+    if !(temperature > 0.0 && temperature < f64::INFINITY) {
+        return Err(Error::Domain {
+            argument: "temperature",
+            domain: "finite and positive",
+            value: temperature,
+        });
+    }
+    let inverse = T::from_f64(temperature.recip());
+    Ok(if inverse > T::MAX {
+        T::MAX
+    } else if inverse < T::MIN_POSITIVE {
+        T::MIN_POSITIVE
+    } else {
+        inverse
+    })
+}
+
+/// softmax, or its logarithm.
+struct Softmax<T, const LOG: bool> {
+    inverse: T,
+}
+
+impl<T: Real, const LOG: bool> RowMap<T> for Softmax<T, LOG> {
+    const EXCLUDED: T = if LOG { T::NEG_INFINITY } else { T::ZERO };
+
+    fn rows(&self, level: Level, _: usize, n: usize, x: &[T], y: &mut [T], kernel: &mut Vec<T>) {
+        dispatch!(level, simd => softmax_rows::<_, T, LOG>(simd, self.inverse, n, x, y, kernel));
+    }
+
+    fn long_row(&self, run: &mut Run<'_>, _: usize, x: &[T], y: &mut [T]) -> Result<(), Error> {
+        softmax_long_row::<T, LOG>(run, self.inverse, x, y)
+    }
+}
+
+/// Maps one long row.
+pub(super) fn softmax_long_row<T: Real, const LOG: bool>(
+    run: &mut Run<'_>,
+    inverse: T,
+    x: &[T],
+    y: &mut [T],
+) -> Result<(), Error> {
+    let level = run.level;
+    let mass = Mass::of_long_row::<LOG>(run, x, inverse)?;
+    if !mass.max.is_finite() {
+        dispatch!(level, simd => share_infinities::<_, T, LOG>(simd, x, y, mass.max, T::ONE));
+        return Ok(());
+    }
+    let norm = dispatch!(level, simd => mass.norm::<_, LOG>(simd));
+    let y = Parts::new(y);
+    run.each(
+        x.len().div_ceil(CHUNK),
+        || (),
+        |(), chunk| {
+            let x = &x[chunk * CHUNK..x.len().min((chunk + 1) * CHUNK)];
+            // SAFETY: each chunk is one task.
+            let y = unsafe { y.part(chunk * CHUNK, x.len()) };
+            dispatch!(level, simd => write_row::<_, T, LOG>(simd, x, y, mass.max, inverse, norm));
+        },
+    )
+}
+
+/// Maps contiguous rows of at most `LONG` values.
+#[simd]
+pub(super) fn softmax_rows<S: Simd, T: Real, const LOG: bool>(
+    simd: S,
+    inverse: T,
+    n: usize,
+    x: &[T],
+    y: &mut [T],
+    columns: &mut Vec<T>,
+) {
+    if n > TILED {
+        for (x, y) in x.chunks_exact(n).zip(y.chunks_exact_mut(n)) {
+            softmax_row::<S, T, LOG>(simd, inverse, x, y);
+        }
+        return;
+    }
+    columns.resize(tile::len::<T>(n), T::ZERO);
+    let tile = tile::len::<T>(n);
+    for start in (0..x.len()).step_by(tile) {
+        let (x, y) = (&x[start..], &mut y[start..]);
+        let rows = T::LANES.min(x.len() / n);
+        tile::load(simd, x, rows, n, columns);
+        let max = softmax_tile::<S, T, LOG>(simd, inverse, columns);
+        tile::store(simd, columns, rows, n, y);
+        if max.abs().simd_lt(T::INFINITY).all_true() {
+            continue;
+        }
+        for (lane, (x, y)) in x
+            .chunks_exact(n)
+            .zip(y.chunks_exact_mut(n))
+            .enumerate()
+            .take(rows)
+        {
+            if !max[lane].is_finite() {
+                share_infinities::<S, T, LOG>(simd, x, y, max[lane], T::ONE);
+            }
+        }
+    }
+}
+
+/// Maps the row in every lane and returns the maxima; a lane whose maximum is not finite is left for the caller.
+#[inline(always)]
+fn softmax_tile<S: Simd, T: Real, const LOG: bool>(
+    simd: S,
+    inverse: T,
+    columns: &mut [T],
+) -> T::Stripe<S> {
+    let zero = T::Stripe::<S>::splat(simd, T::ZERO);
+    let one = T::Stripe::<S>::splat(simd, T::ONE);
+    let max = tile::max(simd, columns);
+    let mut sum = Sum::<T, S>::new(simd);
+    let mut count = zero;
+    for group in columns.chunks_mut(Sum::<T, S>::GROUP * T::LANES) {
+        let mut partial = zero;
+        for column in group.chunks_exact_mut(T::LANES) {
+            let z = (T::Stripe::<S>::from_slice(simd, column) - max) * inverse;
+            let e = exp_lifted::<T, S>(z);
+            if LOG {
+                let top = z.simd_eq(T::ZERO);
+                partial += top.select(zero, e);
+                count += top.select(one, zero);
+                z.store_slice(column);
+            } else {
+                partial += e;
+                e.store_slice(column);
+            }
+        }
+        sum.add(partial);
+    }
+    if LOG {
+        let log_sum = ln_1p::<T, S>((count - one) + sum.lanes() / T::LIFT_FACTOR);
+        for column in columns.chunks_exact_mut(T::LANES) {
+            (T::Stripe::<S>::from_slice(simd, column) - log_sum).store_slice(column);
+        }
+    } else {
+        let scale = one / sum.lanes();
+        for column in columns.chunks_exact_mut(T::LANES) {
+            (T::Stripe::<S>::from_slice(simd, column) * scale).store_slice(column);
+        }
+    }
+    max
+}
+
+#[inline(always)]
+fn softmax_row<S: Simd, T: Real, const LOG: bool>(simd: S, inverse: T, x: &[T], y: &mut [T]) {
+    if LOG {
+        let mass = Mass::of::<S, LOG>(simd, x, inverse);
+        if mass.max.is_finite() {
+            write_row::<S, T, true>(simd, x, y, mass.max, inverse, mass.norm::<S, true>(simd));
+        } else {
+            share_infinities::<S, T, true>(simd, x, y, mass.max, T::ONE);
+        }
+        return;
+    }
+    let max = max::<T, S>(simd, x);
+    if !max.is_finite() {
+        return share_infinities::<S, T, false>(simd, x, y, max, T::ONE);
+    }
+    let (stripes, rest) = whole_stripes(x);
+    let (y_stripes, y_rest) = whole_stripes_mut(y);
+    let mut sum = Sum::<T, S>::new(simd);
+    let group = Sum::<T, S>::GROUP * T::LANES;
+    for (x, y) in stripes.chunks(group).zip(y_stripes.chunks_mut(group)) {
+        let mut partial = T::Stripe::<S>::splat(simd, T::ZERO);
+        for (x, y) in x.chunks_exact(T::LANES).zip(y.chunks_exact_mut(T::LANES)) {
+            let e = exp_lifted::<T, S>((T::Stripe::<S>::from_slice(simd, x) - max) * inverse);
+            e.store_slice(y);
+            partial += e;
+        }
+        sum.add(partial);
+    }
+    if !rest.is_empty() {
+        let x = load_padded::<T, S>(simd, rest, T::NEG_INFINITY);
+        let e = exp_lifted::<T, S>((x - max) * inverse);
+        store_part::<T, S>(e, y_rest);
+        sum.add(e);
+    }
+    let scale = T::ONE / sum.total();
+    for y in y_stripes.chunks_exact_mut(T::LANES) {
+        (T::Stripe::<S>::from_slice(simd, y) * scale).store_slice(y);
+    }
+    for y in y_rest {
+        *y *= scale;
+    }
+}
+
+/// Writes the row, its maximum and norm being known.
+#[simd]
+fn write_row<S: Simd, T: Real, const LOG: bool>(
+    simd: S,
+    x: &[T],
+    y: &mut [T],
+    max: T,
+    inverse: T,
+    norm: T,
+) {
+    let (stripes, rest) = whole_stripes(x);
+    let (y_stripes, y_rest) = whole_stripes_mut(y);
+    for (x, y) in stripes
+        .chunks_exact(T::LANES)
+        .zip(y_stripes.chunks_exact_mut(T::LANES))
+    {
+        let x = T::Stripe::<S>::from_slice(simd, x);
+        normalized::<T, S, LOG>(x, max, inverse, norm).store_slice(y);
+    }
+    if !rest.is_empty() {
+        let x = load_padded::<T, S>(simd, rest, T::ZERO);
+        store_part::<T, S>(normalized::<T, S, LOG>(x, max, inverse, norm), y_rest);
+    }
+}
+
+#[inline(always)]
+fn normalized<T: Real, S: Simd, const LOG: bool>(
+    x: T::Stripe<S>,
+    max: T,
+    inverse: T,
+    norm: T,
+) -> T::Stripe<S> {
+    let z = (x - max) * inverse;
+    if LOG {
+        z - norm
+    } else {
+        exp_lifted::<T, S>(z) * norm
+    }
+}
+
+/// A row whose maximum is not finite: +∞ entries share the mass; with a NaN, or nothing above -∞, all is NaN.
+#[cold]
+pub(super) fn share_infinities<S: Simd, T: Real, const LOG: bool>(
+    simd: S,
+    x: &[T],
+    y: &mut [T],
+    max: T,
+    total: T,
+) {
+    if max != T::INFINITY || x.iter().any(|x| x.is_nan()) {
+        return y.fill(T::NAN);
+    }
+    let count = x.iter().filter(|&&x| x == T::INFINITY).count() as f64;
+    let (share, rest) = if LOG {
+        let log = ln_1p::<T, S>(T::Stripe::<S>::splat(simd, T::from_f64(count - 1.0)));
+        (-log[0], T::NEG_INFINITY)
+    } else {
+        (total / T::from_f64(count), T::ZERO)
+    };
+    for (x, y) in x.iter().zip(y) {
+        *y = if *x == T::INFINITY { share } else { rest };
+    }
+}
+
+/// What normalises a row: its maximum, and 2^LIFT times the sum of the exponentials. For a logarithm those at the
+/// maximum are counted apart, so that the others keep their digits.
+#[derive(Clone, Copy)]
+struct Mass<T> {
+    max: T,
+    count: T,
+    rest: T,
+}
+
+impl<T: Real> Mass<T> {
+    #[inline(always)]
+    fn of<S: Simd, const LOG: bool>(simd: S, x: &[T], inverse: T) -> Self {
+        let zero = T::Stripe::<S>::splat(simd, T::ZERO);
+        let one = T::Stripe::<S>::splat(simd, T::ONE);
+        let max = max::<T, S>(simd, x);
+        if max == T::NEG_INFINITY {
+            let nan = x.iter().any(|x| x.is_nan());
+            return Self {
+                max,
+                count: T::ZERO,
+                rest: if nan { T::NAN } else { T::ZERO },
+            };
+        }
+        let (stripes, rest) = whole_stripes(x);
+        let mut sum = Sum::<T, S>::new(simd);
+        let mut count = zero;
+        for group in stripes.chunks(Sum::<T, S>::GROUP * T::LANES) {
+            let mut partial = zero;
+            for x in group.chunks_exact(T::LANES) {
+                let z = (T::Stripe::<S>::from_slice(simd, x) - max) * inverse;
+                let e = exp_lifted::<T, S>(z);
+                if LOG {
+                    let top = z.simd_eq(T::ZERO);
+                    partial += top.select(zero, e);
+                    count += top.select(one, zero);
+                } else {
+                    partial += e;
+                }
+            }
+            sum.add(partial);
+        }
+        if !rest.is_empty() {
+            let z = (load_padded::<T, S>(simd, rest, T::NEG_INFINITY) - max) * inverse;
+            let e = exp_lifted::<T, S>(z);
+            let top = z.simd_eq(T::ZERO);
+            if LOG {
+                sum.add(top.select(zero, e));
+                count += top.select(one, zero);
+            } else {
+                sum.add(e);
+            }
+        }
+        Self {
+            max,
+            count: T::fold_sum(count),
+            rest: sum.total(),
+        }
+    }
+
+    /// Each chunk against its own maximum, then all against the largest.
+    fn of_long_row<const LOG: bool>(run: &mut Run<'_>, x: &[T], inverse: T) -> Result<Self, Error> {
+        let level = run.level;
+        let chunks = x.len().div_ceil(CHUNK);
+        let mut masses = vec![None; chunks];
+        let parts = Parts::new(&mut masses);
+        run.each(
+            chunks,
+            || (),
+            |(), chunk| {
+                let x = &x[chunk * CHUNK..x.len().min((chunk + 1) * CHUNK)];
+                // SAFETY: each chunk is one task.
+                let mass = unsafe { &mut parts.part(chunk, 1)[0] };
+                *mass = Some(dispatch!(level, simd => Self::of_chunk::<_, LOG>(simd, x, inverse)));
+            },
+        )?;
+        Ok(dispatch!(level, simd => Self::combine(simd, masses.iter().flatten(), inverse)))
+    }
+
+    #[simd]
+    fn of_chunk<S: Simd, const LOG: bool>(simd: S, x: &[T], inverse: T) -> Self {
+        Self::of::<S, LOG>(simd, x, inverse)
+    }
+
+    #[simd]
+    fn combine<'a, S: Simd>(
+        simd: S,
+        masses: impl Iterator<Item = &'a Self> + Clone,
+        inverse: T,
+    ) -> Self {
+        let mut whole = Self {
+            max: T::NEG_INFINITY,
+            count: T::ZERO,
+            rest: T::ZERO,
+        };
+        for mass in masses.clone() {
+            // A NaN maximum must not be lost to a comparison.
+            if mass.max > whole.max || mass.max.is_nan() {
+                whole.max = mass.max;
+            }
+        }
+        let mut sum = Sum::<T, S>::new(simd);
+        for mass in masses {
+            if mass.max == whole.max {
+                whole.count += mass.count;
+                sum.add_one(mass.rest);
+            } else {
+                let lower = T::Stripe::<S>::splat(simd, (mass.max - whole.max) * inverse);
+                let own = mass.count + mass.rest / T::LIFT_FACTOR;
+                sum.add_one(exp_lifted::<T, S>(lower)[0] * own);
+            }
+        }
+        whole.rest = sum.total();
+        whole
+    }
+
+    /// What [`write_row`] takes: the inverse of the lifted sum, or the logarithm of the sum.
+    #[inline(always)]
+    fn norm<S: Simd, const LOG: bool>(self, simd: S) -> T {
+        if LOG {
+            let others = (self.count - T::ONE) + self.rest / T::LIFT_FACTOR;
+            ln_1p::<T, S>(T::Stripe::<S>::splat(simd, others))[0]
+        } else {
+            T::ONE / (self.count * T::LIFT_FACTOR + self.rest)
+        }
+    }
+}

@@ -1,0 +1,718 @@
+//! Threshold maps of rows, 1 < α ≤ 2: `p = [(α-1) x - τ]₊^{1/(α-1)}`, τ such that `Σ p = 1`; and the projection onto
+//! the simplex, which is α = 2 with any total.
+//!
+//! * **Domain.** Any values; NaN, infinities and empty rows as in [`super::softmax()`].
+//! * **Precision.** The threshold is carried in two parts and solved to the last place of Σ p, so p has a few ulp of
+//!   its own also where it is a small difference of large scores, and `|Σ p - 1| ≤ 4` ulp for up to 10⁶ values.
+//! * **Order.** x ≤ y implies p(x) ≤ p(y) within a row.
+//! * **Determinism.** The same bits at every SIMD level, batch split and number of workers.
+//! * **Cost.** Three passes over a row, and Newton steps over the few values that a first bound leaves.
+//!
+//! ```text
+//! t ← Newton on the maxima of 4·LANES interleaved parts of the row      # a subset: at or below the solution
+//! c ← the scores above t                                                # all of the support is among them
+//! repeat: (q, s) ← sums of the terms of c at t; t ← t + step(q, s)      # rises monotonically: q is convex
+//! until |q - 1| ≤ 1 ulp
+//! p ← terms of x at t
+//! ```
+//!
+//! 1. Rows of at most [`TILED`] values go a lane each ([`super::tile`]); parts are then runs of columns.
+//! 2. Long rows are cut into chunks that filter in parallel; their candidates are joined in order.
+
+use fearless_simd::{Simd, SimdFloatElement, dispatch, prelude::*};
+use fearless_simd_macros::simd;
+
+use super::{
+    batch::CHUNK,
+    power::{Pair, Plain, Power},
+    softmax::share_infinities,
+    tile,
+};
+use crate::{
+    error::Error,
+    parallel::{Parts, Run},
+    scalar::Real,
+    simd::{
+        Sum, load_padded, max, max_of_each_quarter, store_part, whole_stripes, whole_stripes_mut,
+    },
+};
+
+/// Rows of at most this many values go a lane each.
+const TILED: usize = 128;
+
+/// Columns of a tile that share a maximum when the bound is sought.
+const PART: usize = 8;
+
+/// Newton needs 3 to 8 steps; this only bounds a cycle among rounding errors.
+const MOST_STEPS: usize = 60;
+
+/// Steps on the maxima: they only have to come near.
+const BOUND_STEPS: usize = 4;
+
+/// Newton's method in every lane at once; a lane that has converged stays as it is.
+struct Newton<T: Real, S: Simd, P> {
+    power: P,
+    at: Pair<T, S>,
+    /// The last distance of q from its aim; NaN if there is a NaN among the scores.
+    off: T::Stripe<S>,
+}
+
+impl<T: Real, S: Simd, P: Power<T>> Newton<T, S, P> {
+    #[inline(always)]
+    fn new(power: P, at: Pair<T, S>) -> Self {
+        let off = T::Stripe::<S>::splat(at.high.token(), T::INFINITY);
+        Self { power, at, off }
+    }
+
+    /// Takes the sums at the position; steps, and says whether any lane has to go on.
+    #[inline(always)]
+    fn step(&mut self, (q, s): (T::Stripe<S>, T::Stripe<S>)) -> bool {
+        let total = self.power.total();
+        let off = (q - total).abs();
+        let open = off.simd_gt(T::TWO * T::EPSILON * total) & off.simd_lt(self.off);
+        let next = self.at.add(self.power.step(q, s));
+        self.at.high = open.select(next.high, self.at.high);
+        self.at.low = open.select(next.low, self.at.low);
+        let last = off.simd_le(self.power.settles() * total);
+        self.off = last.select(T::Stripe::<S>::splat(off.token(), T::ZERO), off);
+        (open & !last).any_true()
+    }
+}
+
+/// `(Σ uᵉ, Σ uᵉ⁻¹)` over columns of a tile, or over stripes of one row, which are then folded.
+#[inline(always)]
+fn sums<T: Real, S: Simd, P: Power<T>, const FOLD: bool>(
+    simd: S,
+    power: P,
+    cut: &P::Cut<S>,
+    stripes: &[T],
+) -> (T::Stripe<S>, T::Stripe<S>) {
+    let zero = T::Stripe::<S>::splat(simd, T::ZERO);
+    let mut q = Sum::<T, S>::new(simd);
+    let mut s = zero;
+    for group in stripes.chunks(Sum::<T, S>::GROUP * T::LANES) {
+        let mut partial = zero;
+        for stripe in group.chunks_exact(T::LANES) {
+            let (q, slope) = power.terms(cut, T::Stripe::<S>::from_slice(simd, stripe));
+            partial += q;
+            s += slope;
+        }
+        q.add(partial);
+    }
+    if FOLD {
+        let splat = |v| T::Stripe::<S>::splat(simd, v);
+        (splat(q.total()), splat(T::fold_sum(s)))
+    } else {
+        (q.lanes(), s)
+    }
+}
+
+#[inline(always)]
+fn solve<T: Real, S: Simd, P: Power<T>, const FOLD: bool>(
+    simd: S,
+    newton: &mut Newton<T, S, P>,
+    stripes: &[T],
+    steps: usize,
+) {
+    for _ in 0..steps {
+        let cut = newton.power.cut(newton.at);
+        if !newton.step(sums::<T, S, P, FOLD>(simd, newton.power, &cut, stripes)) {
+            break;
+        }
+    }
+}
+
+/// A value that lies at or below the threshold, whatever the rounding.
+#[inline(always)]
+fn bound<T: Real, S: Simd>(threshold: Pair<T, S>, max: T) -> T {
+    let high = threshold.high[0];
+    high - (high.abs() + (max - high)) * T::EPSILON * T::from_f64(4.0)
+}
+
+/// Appends the values that are above the bound, or NaN; returns how many. `to` has room for a register more.
+#[inline(always)]
+pub(super) fn filter<T: Real, S: Simd>(simd: S, x: &[T], bound: T, to: &mut [T]) -> usize {
+    let width = <T as SimdFloatElement>::Native::<S>::LEN;
+    let mut count = 0;
+    let chunks = x.chunks_exact(width);
+    let rest = chunks.remainder();
+    for chunk in chunks {
+        let v = <T as SimdFloatElement>::Native::<S>::from_slice(simd, chunk);
+        let keep = !v.simd_le(bound);
+        v.compress(keep).store_slice(&mut to[count..count + width]);
+        count += keep.to_bitmask().count_ones() as usize;
+    }
+    for &v in rest {
+        to[count] = v;
+        count += usize::from(v > bound || v.is_nan());
+    }
+    count
+}
+
+/// Fills up the last stripe of `count` candidates with what never counts; returns the length of all stripes.
+#[inline(always)]
+fn pad<T: Real>(candidates: &mut [T], count: usize) -> usize {
+    let len = count.next_multiple_of(T::LANES);
+    candidates[count..len].fill(T::NEG_INFINITY);
+    len
+}
+
+/// Maps contiguous rows of at most `LONG` values.
+#[simd]
+pub(super) fn threshold_rows<S: Simd, T: Real, P: Power<T>>(
+    simd: S,
+    power: P,
+    n: usize,
+    x: &[T],
+    y: &mut [T],
+    kernel: &mut Vec<T>,
+) {
+    if n > TILED {
+        kernel.resize(room::<T>(n), T::ZERO);
+        for (x, y) in x.chunks_exact(n).zip(y.chunks_exact_mut(n)) {
+            threshold_row(simd, power, x, y, kernel);
+        }
+        return;
+    }
+    let tile = tile::len::<T>(n);
+    kernel.resize(tile + tile::len::<T>(n.div_ceil(PART)), T::ZERO);
+    let (columns, maxima) = kernel.split_at_mut(tile);
+    let above_mean = power.above_mean(simd, n);
+    for start in (0..x.len()).step_by(tile) {
+        let (x, y) = (&x[start..], &mut y[start..]);
+        let rows = T::LANES.min(x.len() / n);
+        tile::load(simd, x, rows, n, columns);
+        let (max, off) = threshold_tile(simd, power, above_mean, columns, maxima);
+        tile::store(simd, columns, rows, n, y);
+        let well = max.abs().simd_lt(T::INFINITY) & off.simd_eq(off); // no NaN among the scores
+        if well.all_true() {
+            continue;
+        }
+        for (lane, (x, y)) in x
+            .chunks_exact(n)
+            .zip(y.chunks_exact_mut(n))
+            .enumerate()
+            .take(rows)
+        {
+            if !well.test(lane) {
+                share_infinities::<S, T, false>(simd, x, y, max[lane], power.total());
+            }
+        }
+    }
+}
+
+/// Maps the row in every lane; returns the maxima and what Newton's method left.
+#[inline(always)]
+fn threshold_tile<S: Simd, T: Real, P: Power<T>>(
+    simd: S,
+    power: P,
+    above_mean: T,
+    columns: &mut [T],
+    maxima: &mut [T],
+) -> (T::Stripe<S>, T::Stripe<S>) {
+    let mut sum = T::Stripe::<S>::splat(simd, T::ZERO);
+    let parts = columns.chunks(PART * T::LANES);
+    for (part, maximum) in parts.zip(maxima.chunks_exact_mut(T::LANES)) {
+        let mut max = T::Stripe::<S>::splat(simd, T::NEG_INFINITY);
+        for column in part.chunks_exact(T::LANES) {
+            let x = T::Stripe::<S>::from_slice(simd, column);
+            max = max.max(x);
+            sum += x;
+        }
+        max.store_slice(maximum);
+    }
+    let max = tile::max::<T, S>(simd, maxima);
+    let n = T::from_f64((columns.len() / T::LANES) as f64);
+    let mean = (sum / n).min(max); // the sum may overflow
+    let (start, mean) = (power.start(max), Pair::<T, S>::new(mean + above_mean));
+    let higher = mean.high.simd_gt(start.high);
+    let start = Pair {
+        high: higher.select(mean.high, start.high),
+        low: higher.select(mean.low, start.low),
+    };
+    let mut newton = Newton::<T, S, P>::new(power, start);
+    if maxima.len() > T::LANES {
+        solve::<T, S, P, false>(simd, &mut newton, maxima, BOUND_STEPS);
+        newton = Newton::new(power, newton.at);
+    }
+    solve::<T, S, P, false>(simd, &mut newton, columns, MOST_STEPS);
+    to_probabilities::<S, T, P, false>(simd, power, &power.cut(newton.at), columns);
+    (max, newton.off)
+}
+
+/// Puts p in place of the scores. What is left of Σ p, which is rounding, is divided out where terms have roundings.
+#[inline(always)]
+fn to_probabilities<S: Simd, T: Real, P: Power<T>, const FOLD: bool>(
+    simd: S,
+    power: P,
+    cut: &P::Cut<S>,
+    columns: &mut [T],
+) {
+    let mut sum = Sum::<T, S>::new(simd);
+    for group in columns.chunks_mut(Sum::<T, S>::GROUP * T::LANES) {
+        let mut partial = T::Stripe::<S>::splat(simd, T::ZERO);
+        for column in group.chunks_exact_mut(T::LANES) {
+            let p = power.terms(cut, T::Stripe::<S>::from_slice(simd, column)).0;
+            p.store_slice(column);
+            partial += p;
+        }
+        sum.add(partial);
+    }
+    if !P::ROUNDED {
+        return;
+    }
+    let total = T::Stripe::<S>::splat(simd, power.total());
+    let scale = if FOLD {
+        total / T::Stripe::<S>::splat(simd, sum.total())
+    } else {
+        total / sum.lanes()
+    };
+    for column in columns.chunks_exact_mut(T::LANES) {
+        (T::Stripe::<S>::from_slice(simd, column) * scale).store_slice(column);
+    }
+}
+
+#[inline(always)]
+fn threshold_row<S: Simd, T: Real, P: Power<T>>(
+    simd: S,
+    power: P,
+    x: &[T],
+    y: &mut [T],
+    kernel: &mut [T],
+) {
+    let found = match locate(simd, power, x, kernel) {
+        Ok(found) => found,
+        Err(max) => return share_infinities::<S, T, false>(simd, x, y, max, power.total()),
+    };
+    let candidates = &mut kernel[4 * T::LANES..];
+    let len = found.count.next_multiple_of(T::LANES);
+    if P::CHEAP {
+        let scale = if P::ROUNDED {
+            power.total() / sums_at(simd, power, found.position, &candidates[..len]).0
+        } else {
+            T::ONE
+        };
+        write_row(simd, power, found.position, scale, x, y);
+    } else {
+        let cut = power.cut(found.position.splat(simd));
+        to_probabilities::<S, T, P, true>(simd, power, &cut, &mut candidates[..len]);
+        expand::<T, S>(simd, x, found.bound, candidates, y);
+    }
+}
+
+/// Undoes [`filter`]: what it kept goes back to its place, and 0 to the others.
+#[inline(always)]
+fn expand<T: Real, S: Simd>(simd: S, x: &[T], bound: T, kept: &[T], y: &mut [T]) {
+    let width = <T as SimdFloatElement>::Native::<S>::LEN;
+    let mut count = 0;
+    let (x, rest) = x.split_at(x.len() / width * width);
+    let (y, y_rest) = y.split_at_mut(x.len());
+    for (x, y) in x.chunks_exact(width).zip(y.chunks_exact_mut(width)) {
+        let keep = !<T as SimdFloatElement>::Native::<S>::from_slice(simd, x).simd_le(bound);
+        let p = <T as SimdFloatElement>::Native::<S>::from_slice(simd, &kept[count..count + width]);
+        p.expand(keep).store_slice(y);
+        count += keep.to_bitmask().count_ones() as usize;
+    }
+    for (x, y) in rest.iter().zip(y_rest) {
+        *y = T::ZERO;
+        if *x > bound {
+            *y = kept[count];
+            count += 1;
+        }
+    }
+}
+
+/// A position on the axis of the scores, in two parts.
+#[derive(Clone, Copy)]
+pub(super) struct Position<T> {
+    high: T,
+    low: T,
+}
+
+impl<T: Real> Position<T> {
+    #[inline(always)]
+    fn of<S: Simd>(at: Pair<T, S>) -> Self {
+        Self {
+            high: at.high[0],
+            low: at.low[0],
+        }
+    }
+
+    #[inline(always)]
+    fn splat<S: Simd>(self, simd: S) -> Pair<T, S> {
+        Pair {
+            high: T::Stripe::<S>::splat(simd, self.high),
+            low: T::Stripe::<S>::splat(simd, self.low),
+        }
+    }
+}
+
+/// What [`locate`] found: the solution, and the candidates it left behind [`room`]'s first four stripes.
+#[derive(Clone, Copy)]
+pub(super) struct Found<T> {
+    pub(super) position: Position<T>,
+    bound: T,
+    count: usize,
+}
+
+/// Room that [`locate`] and [`bisect_row`] need for a row of n values.
+pub(super) fn room<T: Real>(n: usize) -> usize {
+    n + 5 * T::LANES
+}
+
+/// The solution of a row, or its maximum if that is not finite or a NaN is among the scores.
+#[simd]
+pub(super) fn locate<S: Simd, T: Real, P: Power<T>>(
+    simd: S,
+    power: P,
+    x: &[T],
+    kernel: &mut [T],
+) -> Result<Found<T>, T> {
+    let (parts, candidates) = kernel.split_at_mut(4 * T::LANES);
+    let quarters = max_of_each_quarter::<T, S>(simd, x);
+    for (part, max) in parts.chunks_exact_mut(T::LANES).zip(quarters) {
+        max.store_slice(part);
+    }
+    let [a, b, c, d] = quarters;
+    let max = T::fold_max(a.max(b).max(c.max(d)));
+    if !max.is_finite() {
+        return Err(max);
+    }
+    let mut newton = first_steps(simd, power, max, parts);
+    let bound = bound(power.threshold(&power.cut(newton.at)), max);
+    let count = filter::<T, S>(simd, x, bound, candidates);
+    let len = pad(candidates, count);
+    solve::<T, S, P, true>(simd, &mut newton, &candidates[..len], MOST_STEPS);
+    if newton.off[0].is_nan() {
+        return Err(T::NAN);
+    }
+    Ok(Found {
+        position: Position::of(newton.at),
+        bound,
+        count,
+    })
+}
+
+/// Newton's method where the maxima of parts of the row have brought it: at or below the solution.
+#[inline(always)]
+fn first_steps<S: Simd, T: Real, P: Power<T>>(
+    simd: S,
+    power: P,
+    max: T,
+    maxima: &[T],
+) -> Newton<T, S, P> {
+    let start = power.start(T::Stripe::<S>::splat(simd, max));
+    let mut newton = Newton::new(power, start);
+    solve::<T, S, P, true>(simd, &mut newton, maxima, BOUND_STEPS);
+    Newton::new(power, newton.at)
+}
+
+/// Writes the row, its solution being known.
+#[simd]
+pub(super) fn write_row<S: Simd, T: Real, P: Power<T>>(
+    simd: S,
+    power: P,
+    position: Position<T>,
+    scale: T,
+    x: &[T],
+    y: &mut [T],
+) {
+    let cut = power.cut(position.splat(simd));
+    let (stripes, rest) = whole_stripes(x);
+    let (y_stripes, y_rest) = whole_stripes_mut(y);
+    for (x, y) in stripes
+        .chunks_exact(T::LANES)
+        .zip(y_stripes.chunks_exact_mut(T::LANES))
+    {
+        let x = T::Stripe::<S>::from_slice(simd, x);
+        (power.terms(&cut, x).0 * scale).store_slice(y);
+    }
+    if !rest.is_empty() {
+        let x = load_padded::<T, S>(simd, rest, T::NEG_INFINITY);
+        store_part::<T, S>(power.terms(&cut, x).0 * scale, y_rest);
+    }
+}
+
+/// τ and the number of scores above it, in the convention `p = [(α-1) x - τ]₊^{1/(α-1)}`.
+#[simd]
+pub(super) fn threshold_and_support<S: Simd, T: Real, P: Power<T>>(
+    simd: S,
+    power: P,
+    position: Position<T>,
+    x: &[T],
+) -> (T, usize) {
+    let cut = power.cut(position.splat(simd));
+    let mut support = 0;
+    for x in x.chunks(T::LANES) {
+        let p = power
+            .terms(&cut, load_padded::<T, S>(simd, x, T::NEG_INFINITY))
+            .0;
+        support += p.simd_gt(T::ZERO).to_bitmask().count_ones() as usize;
+    }
+    let threshold = power.threshold(&cut);
+    (
+        ((threshold.high + threshold.low) * power.delta())[0],
+        support,
+    )
+}
+
+/// Maps one long row.
+pub(super) fn threshold_long_row<T: Real, P: Power<T>>(
+    run: &mut Run<'_>,
+    power: P,
+    x: &[T],
+    y: &mut [T],
+) -> Result<(), Error> {
+    let level = run.level;
+    let chunks = x.len().div_ceil(CHUNK);
+    let of = |chunk: usize| &x[chunk * CHUNK..x.len().min((chunk + 1) * CHUNK)];
+    let mut maxima = vec![T::ZERO; chunks * 4 * T::LANES];
+    let parts = Parts::new(&mut maxima);
+    run.each(
+        chunks,
+        || (),
+        |(), chunk| {
+            // SAFETY: each chunk is one task.
+            let maxima = unsafe { parts.part(chunk * 4 * T::LANES, 4 * T::LANES) };
+            dispatch!(level, simd => store_maxima(simd, of(chunk), maxima));
+        },
+    )?;
+    let max = dispatch!(level, simd => max::<T, _>(simd, &maxima));
+    if !max.is_finite() {
+        dispatch!(level, simd => share_infinities::<_, T, false>(simd, x, y, max, power.total()));
+        return Ok(());
+    }
+    let (start, bound) = dispatch!(level, simd => start_and_bound(simd, power, max, &maxima));
+    let candidates = filter_long_row(run, x, bound)?;
+    let Some(position) = solve_long_row(run, power, start, &candidates)? else {
+        y.fill(T::NAN);
+        return Ok(());
+    };
+    let scale = if P::ROUNDED {
+        power.total() / sums_of_long_row(run, power, position, &candidates)?.0
+    } else {
+        T::ONE
+    };
+    write_long_row(run, power, position, scale, x, y)
+}
+
+/// [`write_row`], shared out.
+fn write_long_row<T: Real, P: Power<T>>(
+    run: &mut Run<'_>,
+    power: P,
+    position: Position<T>,
+    scale: T,
+    x: &[T],
+    y: &mut [T],
+) -> Result<(), Error> {
+    let level = run.level;
+    let y = Parts::new(y);
+    run.each(
+        x.len().div_ceil(CHUNK),
+        || (),
+        |(), chunk| {
+            let x = &x[chunk * CHUNK..x.len().min((chunk + 1) * CHUNK)];
+            // SAFETY: each chunk is one task.
+            let y = unsafe { y.part(chunk * CHUNK, x.len()) };
+            dispatch!(level, simd => write_row(simd, power, position, scale, x, y));
+        },
+    )
+}
+
+#[simd]
+fn store_maxima<S: Simd, T: Real>(simd: S, x: &[T], maxima: &mut [T]) {
+    let quarters = max_of_each_quarter::<T, S>(simd, x);
+    for (maxima, quarter) in maxima.chunks_exact_mut(T::LANES).zip(quarters) {
+        quarter.store_slice(maxima);
+    }
+}
+
+#[simd]
+fn start_and_bound<S: Simd, T: Real, P: Power<T>>(
+    simd: S,
+    power: P,
+    max: T,
+    maxima: &[T],
+) -> (Position<T>, T) {
+    let newton = first_steps(simd, power, max, maxima);
+    let threshold = power.threshold(&power.cut(newton.at));
+    (Position::of(newton.at), bound(threshold, max))
+}
+
+/// What [`filter`] keeps of a long row, in order.
+pub(super) fn filter_long_row<T: Real>(
+    run: &mut Run<'_>,
+    x: &[T],
+    bound: T,
+) -> Result<Vec<T>, Error> {
+    let level = run.level;
+    let mut kept = vec![Vec::new(); x.len().div_ceil(CHUNK)];
+    let parts = Parts::new(&mut kept);
+    let room = || vec![T::ZERO; CHUNK + T::LANES];
+    run.each(x.len().div_ceil(CHUNK), room, |room, chunk| {
+        let x = &x[chunk * CHUNK..x.len().min((chunk + 1) * CHUNK)];
+        let count = dispatch!(level, simd => filter_chunk(simd, x, bound, room));
+        // SAFETY: each chunk is one task.
+        unsafe { parts.part(chunk, 1)[0] = room[..count].to_vec() };
+    })?;
+    Ok(kept.concat())
+}
+
+#[simd]
+fn filter_chunk<S: Simd, T: Real>(simd: S, x: &[T], bound: T, to: &mut [T]) -> usize {
+    filter::<T, S>(simd, x, bound, to)
+}
+
+/// [`solve`] with sums that are shared out; `None` if there is a NaN among the candidates.
+fn solve_long_row<T: Real, P: Power<T>>(
+    run: &mut Run<'_>,
+    power: P,
+    start: Position<T>,
+    candidates: &[T],
+) -> Result<Option<Position<T>>, Error> {
+    let level = run.level;
+    let (mut position, mut off) = (start, T::INFINITY);
+    for _ in 0..MOST_STEPS {
+        let sums = sums_of_long_row(run, power, position, candidates)?;
+        let open;
+        (open, position, off) =
+            dispatch!(level, simd => step_long_row(simd, power, position, off, sums));
+        if !open {
+            break;
+        }
+    }
+    Ok((!off.is_nan()).then_some(position))
+}
+
+/// [`sums`] at a position, shared out in chunks and joined in their order.
+fn sums_of_long_row<T: Real, P: Power<T>>(
+    run: &mut Run<'_>,
+    power: P,
+    position: Position<T>,
+    candidates: &[T],
+) -> Result<(T, T), Error> {
+    let level = run.level;
+    let mut sums = vec![(T::ZERO, T::ZERO); candidates.len().div_ceil(CHUNK)];
+    let parts = Parts::new(&mut sums);
+    run.each(
+        candidates.len().div_ceil(CHUNK),
+        || (),
+        |(), chunk| {
+            let x = &candidates[chunk * CHUNK..candidates.len().min((chunk + 1) * CHUNK)];
+            // SAFETY: each chunk is one task.
+            let sums = unsafe { &mut parts.part(chunk, 1)[0] };
+            *sums = dispatch!(level, simd => sums_at(simd, power, position, x));
+        },
+    )?;
+    Ok(dispatch!(level, simd => join_sums(simd, &sums)))
+}
+
+#[simd]
+fn join_sums<S: Simd, T: Real>(simd: S, sums: &[(T, T)]) -> (T, T) {
+    let (mut q, mut s) = (Sum::<T, S>::new(simd), T::ZERO);
+    for &(chunk_q, chunk_s) in sums {
+        q.add_one(chunk_q);
+        s += chunk_s;
+    }
+    (q.total(), s)
+}
+
+#[simd]
+fn sums_at<S: Simd, T: Real, P: Power<T>>(
+    simd: S,
+    power: P,
+    position: Position<T>,
+    x: &[T],
+) -> (T, T) {
+    let cut = power.cut(position.splat(simd));
+    let (stripes, rest) = whole_stripes(x);
+    let (q, s) = sums::<T, S, P, true>(simd, power, &cut, stripes);
+    let (last_q, last_s) = power.terms(&cut, load_padded::<T, S>(simd, rest, T::NEG_INFINITY));
+    (q[0] + T::fold_sum(last_q), s[0] + T::fold_sum(last_s))
+}
+
+#[simd]
+fn step_long_row<S: Simd, T: Real, P: Power<T>>(
+    simd: S,
+    power: P,
+    position: Position<T>,
+    off: T,
+    (q, s): (T, T),
+) -> (bool, Position<T>, T) {
+    let mut newton = Newton::new(power, position.splat(simd));
+    newton.off = T::Stripe::<S>::splat(simd, off);
+    let splat = |v| T::Stripe::<S>::splat(simd, v);
+    let open = newton.step((splat(q), splat(s)));
+    (open, Position::of(newton.at), newton.off[0])
+}
+
+/// Maps a row by `steps` halvings of the interval that holds the solution; what is left of Σ p is divided out.
+#[simd]
+pub(super) fn bisect_row<S: Simd, T: Real>(
+    simd: S,
+    power: Plain<T>,
+    steps: u32,
+    x: &[T],
+    y: &mut [T],
+    kernel: &mut [T],
+) {
+    let max = max::<T, S>(simd, x);
+    if !max.is_finite() {
+        return share_infinities::<S, T, false>(simd, x, y, max, T::ONE);
+    }
+    let (mut at, mut width, bound) = bisection(simd, power, max, x.len());
+    let count = filter::<T, S>(simd, x, bound, kernel);
+    let len = pad(kernel, count);
+    let candidates = &kernel[..len];
+    for _ in 0..steps {
+        width *= T::HALF;
+        let middle = shifted(simd, at, width);
+        if sums_at(simd, power, middle, candidates).0 >= T::ONE {
+            at = middle;
+        }
+    }
+    let scale = T::ONE / sums_at(simd, power, at, candidates).0; // NaN if there is one
+    write_row(simd, power, at, scale, x, y);
+}
+
+/// [`bisect_row`] of a long row.
+pub(super) fn bisect_long_row<T: Real>(
+    run: &mut Run<'_>,
+    power: Plain<T>,
+    steps: u32,
+    x: &[T],
+    y: &mut [T],
+) -> Result<(), Error> {
+    let level = run.level;
+    let max = dispatch!(level, simd => max::<T, _>(simd, x));
+    if !max.is_finite() {
+        dispatch!(level, simd => share_infinities::<_, T, false>(simd, x, y, max, T::ONE));
+        return Ok(());
+    }
+    let (mut at, mut width, bound) = dispatch!(level, simd => bisection(simd, power, max, x.len()));
+    let candidates = filter_long_row(run, x, bound)?;
+    for _ in 0..steps {
+        width *= T::HALF;
+        let middle = dispatch!(level, simd => shifted(simd, at, width));
+        if sums_of_long_row(run, power, middle, &candidates)?.0 >= T::ONE {
+            at = middle;
+        }
+    }
+    let scale = T::ONE / sums_of_long_row(run, power, at, &candidates)?.0;
+    write_long_row(run, power, at, scale, x, y)
+}
+
+/// The lower end of the interval that holds the solution, its width, and a bound of the candidates.
+///
+/// One score has all the mass at the lower end; n equal scores share it at the upper end.
+#[simd]
+fn bisection<S: Simd, T: Real>(simd: S, power: Plain<T>, max: T, n: usize) -> (Position<T>, T, T) {
+    let at = power.start(T::Stripe::<S>::splat(simd, max));
+    let bound = bound(power.threshold(&power.cut(at)), max);
+    (Position::of(at), power.above_mean(simd, n), bound)
+}
+
+#[simd]
+fn shifted<S: Simd, T: Real>(simd: S, at: Position<T>, by: T) -> Position<T> {
+    Position::of(at.splat(simd).add(T::Stripe::<S>::splat(simd, by)))
+}

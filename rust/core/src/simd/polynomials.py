@@ -1,0 +1,67 @@
+"""Print the polynomial tails of `elementary.rs`: minimax in the relative error of the whole function.
+
+Run with `python polynomials.py` (needs mpmath). Remez exchange in 60 digits on
+
+* exp:  exp(r) = 1 + r + r² q(r),                 |r| <= ln(2)/2
+* ln:   ln((1+s)/(1-s)) = 2s + s z l(z), z = s²,  |s| <= (√2 - 1)/(√2 + 1)
+"""
+
+from mpmath import cos, exp, linspace, log, lu_solve, matrix, mp, mpf, pi, sqrt
+
+mp.dps = 60
+
+
+def remez(target, weight, low, high, degree):
+    """Coefficients c of the polynomial that minimises max |weight · (target - c)|, and that maximum."""
+    n = degree + 2
+    nodes = [(low + high) / 2 - (high - low) / 2 * cos(pi * i / (n - 1)) for i in range(n)]
+    for _ in range(12):
+        system = matrix(n, n)
+        right = matrix(n, 1)
+        for i, x in enumerate(nodes):
+            for j in range(degree + 1):
+                system[i, j] = x**j
+            system[i, degree + 1] = (-1) ** i / weight(x)
+            right[i] = target(x)
+        solution = lu_solve(system, right)
+        c = list(solution)[: degree + 1]
+
+        def error(x, c=c):
+            return weight(x) * (target(x) - sum(a * x**j for j, a in enumerate(c)))
+
+        grid = linspace(low, high, 2000)
+        values = [error(x) for x in grid]
+        peaks = [0]
+        for i in range(1, len(grid)):
+            if values[i] * values[peaks[-1]] > 0:
+                if abs(values[i]) > abs(values[peaks[-1]]):
+                    peaks[-1] = i
+            else:
+                peaks.append(i)
+        if len(peaks) != n:
+            break
+        nodes = [grid[i] for i in peaks]
+    return c, max(abs(v) for v in values)
+
+
+def exp_tail(r):
+    return (exp(r) - 1 - r) / r**2 if abs(r) > mpf(10) ** -15 else mpf(1) / 2 + r / 6
+
+
+def ln_tail(z):
+    s = sqrt(z)
+    return (log((1 + s) / (1 - s)) - 2 * s) / (s * z) if z > mpf(10) ** -20 else mpf(2) / 3 + 2 * z / 5
+
+
+def show(name, c, error):
+    print(f"{name}: 2^{float(log(error, 2)):.1f}")
+    for a in c:
+        print(f"    {float(a)!r},")
+
+
+half_ln2 = log(2) / 2
+widest = ((sqrt(2) - 1) / (sqrt(2) + 1)) ** 2
+for name, degree in (("exp f32", 4), ("exp f64", 9)):
+    show(name, *remez(exp_tail, lambda r: (r**2 + mpf(10) ** -30) * exp(-r), -half_ln2, half_ln2, degree))
+for name, degree in (("ln f32", 2), ("ln f64", 6)):
+    show(name, *remez(ln_tail, lambda z: z + mpf(10) ** -30, mpf(0), widest, degree))

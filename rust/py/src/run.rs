@@ -1,0 +1,93 @@
+//! How a call is run: the SIMD level, the workers, and signals while the GIL is released.
+
+use std::{
+    env,
+    sync::OnceLock,
+    time::{Duration, Instant},
+};
+
+use fearless_simd::Level;
+use pyo3::{exceptions::PyValueError, prelude::*};
+use unitmass_core::{error::Error, parallel, parallel::Run, simd};
+
+use crate::error::Refused;
+
+/// How often a call looks for signals, which takes the GIL.
+const SIGNALS: Duration = Duration::from_millis(40);
+
+/// The variable that forces a level, for tests and comparisons.
+const VARIABLE: &str = "UNITMASS_SIMD";
+
+static LEVEL: OnceLock<(&'static str, Level)> = OnceLock::new();
+
+/// Settles the level once, when the module is imported.
+pub(crate) fn choose_level() -> PyResult<()> {
+    let levels = simd::levels();
+    let chosen = match env::var(VARIABLE) {
+        Err(_) => levels[0],
+        Ok(wanted) => levels
+            .iter()
+            .find(|(name, _)| *name == wanted)
+            .copied()
+            .ok_or_else(|| {
+                let names: Vec<_> = levels.iter().map(|(name, _)| *name).collect();
+                let names = names.join(", ");
+                PyValueError::new_err(format!(
+                    "{VARIABLE}: must be one of {names}, found {wanted:?}"
+                ))
+            })?,
+    };
+    LEVEL.get_or_init(|| chosen);
+    Ok(())
+}
+
+fn level() -> (&'static str, Level) {
+    *LEVEL.get_or_init(|| simd::levels()[0])
+}
+
+/// The SIMD level in use.
+#[pyfunction]
+pub(crate) fn simd_level() -> &'static str {
+    level().0
+}
+
+/// The SIMD levels that this CPU has, widest first.
+#[pyfunction]
+pub(crate) fn simd_levels() -> Vec<&'static str> {
+    simd::levels().into_iter().map(|(name, _)| name).collect()
+}
+
+/// The cores that this process may use.
+#[pyfunction]
+pub(crate) fn available_workers() -> usize {
+    parallel::available_workers()
+}
+
+/// Calls a kernel without the GIL; what a signal handler raises meanwhile stops it.
+pub(crate) fn detached<R: Send>(
+    py: Python<'_>,
+    workers: usize,
+    kernel: impl FnOnce(&mut Run<'_>) -> Result<R, Error> + Send,
+) -> PyResult<R> {
+    let mut raised = None;
+    let result = py.detach(|| {
+        let mut looked = Instant::now();
+        let mut watch = || {
+            if looked.elapsed() < SIGNALS {
+                return true;
+            }
+            looked = Instant::now();
+            raised = Python::attach(|py| py.check_signals()).err();
+            raised.is_none()
+        };
+        kernel(&mut Run {
+            level: level().1,
+            workers,
+            watch: &mut watch,
+        })
+    });
+    match raised {
+        Some(error) => Err(error),
+        None => Ok(result.map_err(Refused)?),
+    }
+}
