@@ -40,7 +40,10 @@ class Rows:
         if given.ndim == 0:
             message = f"{name}: expected an array of at least one dimension, found the scalar {given}"
             raise ValueError(message)
-        axis = normalize_axis_index(axis, given.ndim)
+        try:
+            axis = normalize_axis_index(axis, given.ndim)
+        except OverflowError:
+            raise np.exceptions.AxisError(f"axis {axis} is out of bounds for array of dimension {given.ndim}") from None
         if given.shape[axis] == 0:
             message = f"{name}: the axis is empty (axis {axis} of shape {given.shape})"
             raise ValueError(message)
@@ -111,12 +114,15 @@ def number(value: Any, name: str) -> float:
     except (TypeError, ValueError):
         message = f"{name}: expected a real number, found {value!r}"
         raise TypeError(message) from None
+    except OverflowError:
+        message = f"{name}: must be finite, found an integer beyond the range of float64"
+        raise ValueError(message) from None
 
 
 def per_row(value: Any, rows: Rows, name: str) -> float | NDArray[np.float64]:
     """Take a real number, or one for each row: an array that broadcasts to the batch."""
     if isinstance(value, (float, int)):
-        return float(value)
+        return number(value, name)
     values = np.asarray(value)
     if values.dtype.kind not in "fiub":
         message = f"{name}: expected a real number or an array of them, found {value!r}"
@@ -128,7 +134,7 @@ def per_row(value: Any, rows: Rows, name: str) -> float | NDArray[np.float64]:
     except ValueError:
         message = f"{name}: shape {values.shape} does not broadcast to the batch shape {rows.batch}"
         raise ValueError(message) from None
-    return np.ascontiguousarray(each, np.float64).reshape(-1)
+    return np.array(each, np.float64, order="C").reshape(-1)  # a copy: `out` may be what was passed
 
 
 def check_out(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
@@ -166,6 +172,8 @@ def map_scores(
     mask = mask_like(rows, where)
     count = resolve(workers)
     check_out(out, values.shape, rows.dtype)
+    if mask is not None and out is not None and np.may_share_memory(mask, out):
+        mask = mask.copy()
     source: Array | None = values
     target = out
     if out is None or not _takes_directly(out, rows):

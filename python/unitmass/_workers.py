@@ -18,6 +18,9 @@ __all__ = ["default_workers", "resolve", "set_workers"]
 
 VARIABLE = "UNITMASS_NUM_THREADS"
 
+MOST = 1024
+"""Threads that a call may ask for."""
+
 _current: ContextVar[int | None] = ContextVar("unitmass_workers", default=None)
 
 
@@ -46,8 +49,8 @@ def _count(workers: int, name: str) -> int:
         message = f"{name}: expected an integer or None, found {workers!r}"
         raise TypeError(message) from None
     count = number if number > 0 else available() + 1 + number
-    if number == 0 or count < 1:
-        message = f"{name}: expected a positive number, or a negative one down to -{available()}, found {number}"
+    if number == 0 or not 1 <= count <= MOST:
+        message = f"{name}: expected a number from 1 to {MOST}, or a negative one down to -{available()}, found {number}"
         raise ValueError(message)
     return count
 
@@ -76,7 +79,7 @@ def set_workers(workers: int) -> Iterator[None]:
     Raises
     ------
     ValueError
-        If `workers` is 0, or negative beyond the number of cores.
+        If `workers` is 0, above 1024, or negative beyond the number of cores.
     TypeError
         If `workers` is not an integer.
 

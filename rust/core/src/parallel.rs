@@ -103,7 +103,8 @@ fn pool(threads: usize) -> Option<&'static ThreadPool> {
             return Some(&current.pool);
         }
         let built = ThreadPoolBuilder::new()
-            .num_threads(threads.max(available_workers() - 1))
+            // Powers of two, so that growing demands leave few pools behind.
+            .num_threads(threads.max(available_workers() - 1).next_power_of_two())
             .thread_name(|i| format!("unitmass-{i}"))
             .build()
             .ok()?;

@@ -86,7 +86,9 @@ pub fn threshold<E: Storage>(
         }
     }
     let level = run.level;
-    let x = scores.x.expect("a threshold is not computed in place");
+    let Some(x) = scores.x else {
+        return Err(Error::Empty { argument: "x" }); // there is no output to be mapped in place
+    };
     let (tau, support) = (Parts::new(tau), Parts::new(support));
     let (count, rows_of) = tasks(shape);
     run.each(count, Scratch::new, |scratch, task| {

@@ -97,6 +97,7 @@ pub fn entmax_vjp_sparse<E: Storage>(
     let shape = Shape::rows(rows, n);
     shape.check("g", g.len())?;
     check_alpha(alpha, rows)?;
+    check_sparse(p.len(), columns, starts, out.len(), n)?;
     let level = run.level;
     let out = Parts::new(out);
     let (count, rows_of) = tasks(shape);
@@ -124,6 +125,44 @@ pub fn entmax_vjp_sparse<E: Storage>(
             });
         }
     })
+}
+
+/// Refuses what is no matrix of n columns: that rows do not overlap is what makes their parts of `out` disjoint.
+fn check_sparse(
+    entries: usize,
+    columns: &[usize],
+    starts: &[usize],
+    out: usize,
+    n: usize,
+) -> Result<(), Error> {
+    for (argument, found) in [
+        ("indices", columns.len()),
+        ("out", out),
+        ("indptr", starts.last().copied().unwrap_or(0)),
+    ] {
+        if found != entries {
+            return Err(Error::Length {
+                argument,
+                expected: entries,
+                found,
+            });
+        }
+    }
+    if let Some(fall) = starts.windows(2).find(|pair| pair[1] < pair[0]) {
+        return Err(Error::Domain {
+            argument: "indptr",
+            domain: "rising",
+            value: fall[1] as f64,
+        });
+    }
+    if let Some(&column) = columns.iter().find(|&&column| column >= n) {
+        return Err(Error::Domain {
+            argument: "indices",
+            domain: "below the number of columns",
+            value: column as f64,
+        });
+    }
+    Ok(())
 }
 
 /// `⟨g, dp/dα⟩` of every row, p being the result of [`super::entmax()`].
@@ -257,7 +296,12 @@ fn log_softmax_row<S: Simd, T: Real>(simd: S, inverse: T, log_p: &[T], g: &[T], 
 
 fn entmax_row<T: Real>(level: Level, alpha: f64, p: &[T], g: &[T], y: &mut [T]) {
     if alpha > 2.0 {
-        dispatch!(level, simd => heavy_tail_row(simd, T::from_f64(2.0 - alpha), p, g, y));
+        let wide = |values: &[T]| values.iter().map(|v| v.to_f64()).collect::<Vec<_>>();
+        let (p, g, mut wide_y) = (wide(p), wide(g), vec![0.0; y.len()]);
+        dispatch!(level, simd => heavy_tail_row(simd, 2.0 - alpha, &p, &g, &mut wide_y));
+        for (y, wide) in y.iter_mut().zip(wide_y) {
+            *y = T::from_f64(wide);
+        }
     } else if alpha == 2.0 {
         dispatch!(level, simd => weighted_row::<_, T, 0>(simd, T::ZERO, p, g, y));
     } else if alpha == 1.5 {
@@ -308,40 +352,44 @@ fn weighted_row<S: Simd, T: Real, const KIND: u8>(
     });
 }
 
-/// α > 2: the weights fall with p, and the heaviest is set apart (departure 1).
+/// α > 2: the weights fall with p, and the heaviest is set apart (departure 1). In f64, for their range.
 #[simd]
-fn heavy_tail_row<S: Simd, T: Real>(simd: S, exponent: T, p: &[T], g: &[T], y: &mut [T]) {
+fn heavy_tail_row<S: Simd>(simd: S, exponent: f64, p: &[f64], g: &[f64], y: &mut [f64]) {
     if p.iter().any(|p| p.is_nan()) {
-        return y.fill(T::NAN);
+        return y.fill(f64::NAN);
     }
     let mut heaviest = None;
     for (k, &value) in p.iter().enumerate() {
-        if value > T::ZERO && heaviest.is_none_or(|h: usize| value < p[h]) {
+        if value > 0.0 && heaviest.is_none_or(|h: usize| value < p[h]) {
             heaviest = Some(k);
         }
     }
     let Some(heaviest) = heaviest else {
-        return y.fill(T::ZERO); // a row that was excluded
+        return y.fill(0.0); // a row that was excluded
     };
-    let zero = T::Stripe::<S>::splat(simd, T::ZERO);
-    let least = T::Stripe::<S>::splat(simd, p[heaviest]);
-    let most = (log2::<T, S>(least) * exponent)[0];
+    let zero = <f64 as Real>::Stripe::<S>::splat(simd, 0.0);
+    let least = <f64 as Real>::Stripe::<S>::splat(simd, p[heaviest]);
+    let most = (log2::<f64, S>(least) * exponent)[0];
     let own = g[heaviest];
-    let weights = sum_pairs!(simd, T, S, p, g, |p, _g| {
-        let w = exp2::<T, S>(log2::<T, S>(p) * exponent - most);
-        p.simd_gt(T::ZERO).select(w, zero)
+    let weights = sum_pairs!(simd, f64, S, p, g, |p, _g| {
+        let w = exp2::<f64, S>(log2::<f64, S>(p) * exponent - most);
+        p.simd_gt(0.0).select(w, zero)
     });
-    let sum = sum_pairs!(simd, T, S, p, g, |p, g| {
-        let w = exp2::<T, S>(log2::<T, S>(p) * exponent - most);
-        p.simd_gt(T::ZERO).select(w * (g - own), zero)
+    let sum = sum_pairs!(simd, f64, S, p, g, |p, g| {
+        let w = exp2::<f64, S>(log2::<f64, S>(p) * exponent - most);
+        p.simd_gt(0.0).select(w * (g - own), zero)
     });
     let above = sum / weights; // of the mean over g of the heaviest
-    write_pairs!(simd, T, S, p, g, y, |p, g| {
-        let w = exp2::<T, S>(log2::<T, S>(p) * exponent);
-        p.simd_gt(T::ZERO).select(w * ((g - own) - above), zero)
+    write_pairs!(simd, f64, S, p, g, y, |p, g| {
+        let difference = (g - own) - above;
+        let counts = p.simd_gt(0.0) & !difference.simd_eq(0.0); // a weight may be infinite
+        counts.select(
+            exp2::<f64, S>(log2::<f64, S>(p) * exponent) * difference,
+            zero,
+        )
     });
-    y[heaviest] = T::ZERO;
-    let others = sum_pairs!(simd, T, S, y, g, |y, _g| y);
+    y[heaviest] = 0.0;
+    let others = sum_pairs!(simd, f64, S, y, g, |y, _g| y);
     y[heaviest] = -others;
 }
 

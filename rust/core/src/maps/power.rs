@@ -58,9 +58,6 @@ pub(super) trait Power<T: Real>: Copy + Sync {
     /// A position at or below the solution: where the largest score alone would have all the mass.
     fn start<S: Simd>(&self, max: T::Stripe<S>) -> Pair<T, S>;
 
-    /// What to add to the mean of n scores for another such position: p is convex, so n equal scores have the least mass.
-    fn above_mean<S: Simd>(&self, simd: S, n: usize) -> T;
-
     /// What belongs to a position.
     fn cut<S: Simd>(&self, t: Pair<T, S>) -> Self::Cut<S>;
 
@@ -107,11 +104,6 @@ impl<T: Real> Power<T> for Linear<T> {
     #[inline(always)]
     fn start<S: Simd>(&self, max: T::Stripe<S>) -> Pair<T, S> {
         Pair::new(max).add(T::Stripe::<S>::splat(max.token(), -self.total))
-    }
-
-    #[inline(always)]
-    fn above_mean<S: Simd>(&self, _: S, n: usize) -> T {
-        -self.total / T::from_f64(n as f64)
     }
 
     #[inline(always)]
@@ -166,11 +158,6 @@ impl<T: Real> Power<T> for Square {
     #[inline(always)]
     fn start<S: Simd>(&self, max: T::Stripe<S>) -> Pair<T, S> {
         Pair::new(max).add(T::Stripe::<S>::splat(max.token(), -T::TWO))
-    }
-
-    #[inline(always)]
-    fn above_mean<S: Simd>(&self, _: S, n: usize) -> T {
-        -T::TWO / T::from_f64(n as f64).sqrt()
     }
 
     #[inline(always)]
@@ -262,14 +249,6 @@ impl<T: Real, const NEAR: bool> Power<T> for General<T, NEAR> {
     }
 
     #[inline(always)]
-    fn above_mean<S: Simd>(&self, simd: S, n: usize) -> T {
-        distance::<T, S>(
-            T::Stripe::<S>::splat(simd, T::from_f64(n as f64)),
-            self.delta,
-        )[0]
-    }
-
-    #[inline(always)]
     fn cut<S: Simd>(&self, t: Pair<T, S>) -> GeneralCut<T, S> {
         let reach = T::Stripe::<S>::splat(t.high.token(), -self.reach);
         GeneralCut {
@@ -336,6 +315,13 @@ impl<T: Real> Plain<T> {
             reach: T::from_f64(1.0 / delta),
         }
     }
+
+    /// How far above the start n equal scores have their solution: the width of the interval to halve.
+    #[inline(always)]
+    pub(super) fn width<S: Simd>(&self, simd: S, n: usize) -> T {
+        let n = T::Stripe::<S>::splat(simd, T::from_f64(n as f64));
+        distance::<T, S>(n, self.delta)[0]
+    }
 }
 
 impl<T: Real> Power<T> for Plain<T> {
@@ -351,14 +337,6 @@ impl<T: Real> Power<T> for Plain<T> {
     #[inline(always)]
     fn start<S: Simd>(&self, max: T::Stripe<S>) -> Pair<T, S> {
         Pair::new(max)
-    }
-
-    #[inline(always)]
-    fn above_mean<S: Simd>(&self, simd: S, n: usize) -> T {
-        distance::<T, S>(
-            T::Stripe::<S>::splat(simd, T::from_f64(n as f64)),
-            self.delta,
-        )[0]
     }
 
     #[inline(always)]
@@ -383,6 +361,7 @@ impl<T: Real> Power<T> for Plain<T> {
         let u = out.select(one, u);
         let (u, log) = log2_near_one::<T, S>(u, cut.center.below(x) * self.delta);
         let p = out.select(zero, exp2::<T, S>(log * self.reach));
+        let p = u.simd_eq(u).select(p, u); // the logarithm loses a NaN
         (p, p / u)
     }
 

@@ -65,8 +65,9 @@ impl<E: Storage> Part<E> {
     fn push_row(&mut self, p: &[E::Compute]) {
         let before = self.data.len();
         for (column, &p) in p.iter().enumerate() {
-            if p != E::Compute::ZERO {
-                self.data.push(E::narrow(p));
+            let stored = E::narrow(p); // f16 has fewer values that are not zero
+            if stored.widen() != E::Compute::ZERO {
+                self.data.push(stored);
                 self.columns.push(column);
             }
         }
@@ -81,7 +82,9 @@ fn compress<E: Storage>(
 ) -> Result<Sparse<E>, Error> {
     let shape = scores.shape;
     scores.check()?;
-    let x = scores.x.expect("a sparse result is not computed in place");
+    let Some(x) = scores.x else {
+        return Err(Error::Empty { argument: "x" }); // there is no output to be mapped in place
+    };
     let mut parts: Vec<Part<E>> = Vec::new();
     if shape.n > LONG {
         let mut part = Part::new();

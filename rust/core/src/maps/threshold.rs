@@ -75,6 +75,10 @@ impl<T: Real, S: Simd, P: Power<T>> Newton<T, S, P> {
         self.at.low = open.select(next.low, self.at.low);
         let last = off.simd_le(self.power.settles() * total);
         self.off = last.select(T::Stripe::<S>::splat(off.token(), T::ZERO), off);
+        // From above the solution, where rounding may have put a bound, a step goes too far down: q may rise once.
+        let above = q.simd_lt(total) & off.simd_gt(T::EPSILON * T::from_f64(16.0) * total);
+        let infinity = T::Stripe::<S>::splat(off.token(), T::INFINITY);
+        self.off = (above & !last).select(infinity, self.off);
         (open & !last).any_true()
     }
 }
@@ -177,12 +181,11 @@ pub(super) fn threshold_rows<S: Simd, T: Real, P: Power<T>>(
     let tile = tile::len::<T>(n);
     kernel.resize(tile + tile::len::<T>(n.div_ceil(PART)), T::ZERO);
     let (columns, maxima) = kernel.split_at_mut(tile);
-    let above_mean = power.above_mean(simd, n);
     for start in (0..x.len()).step_by(tile) {
         let (x, y) = (&x[start..], &mut y[start..]);
         let rows = T::LANES.min(x.len() / n);
         tile::load(simd, x, rows, n, columns);
-        let (max, off) = threshold_tile(simd, power, above_mean, columns, maxima);
+        let (max, off) = threshold_tile(simd, power, columns, maxima);
         tile::store(simd, columns, rows, n, y);
         let well = max.abs().simd_lt(T::INFINITY) & off.simd_eq(off); // no NaN among the scores
         if well.all_true() {
@@ -206,31 +209,15 @@ pub(super) fn threshold_rows<S: Simd, T: Real, P: Power<T>>(
 fn threshold_tile<S: Simd, T: Real, P: Power<T>>(
     simd: S,
     power: P,
-    above_mean: T,
     columns: &mut [T],
     maxima: &mut [T],
 ) -> (T::Stripe<S>, T::Stripe<S>) {
-    let mut sum = T::Stripe::<S>::splat(simd, T::ZERO);
     let parts = columns.chunks(PART * T::LANES);
-    for (part, maximum) in parts.zip(maxima.chunks_exact_mut(T::LANES)) {
-        let mut max = T::Stripe::<S>::splat(simd, T::NEG_INFINITY);
-        for column in part.chunks_exact(T::LANES) {
-            let x = T::Stripe::<S>::from_slice(simd, column);
-            max = max.max(x);
-            sum += x;
-        }
-        max.store_slice(maximum);
+    for (part, max) in parts.zip(maxima.chunks_exact_mut(T::LANES)) {
+        tile::max::<T, S>(simd, part).store_slice(max);
     }
     let max = tile::max::<T, S>(simd, maxima);
-    let n = T::from_f64((columns.len() / T::LANES) as f64);
-    let mean = (sum / n).min(max); // the sum may overflow
-    let (start, mean) = (power.start(max), Pair::<T, S>::new(mean + above_mean));
-    let higher = mean.high.simd_gt(start.high);
-    let start = Pair {
-        high: higher.select(mean.high, start.high),
-        low: higher.select(mean.low, start.low),
-    };
-    let mut newton = Newton::<T, S, P>::new(power, start);
+    let mut newton = Newton::<T, S, P>::new(power, power.start(max));
     if maxima.len() > T::LANES {
         solve::<T, S, P, false>(simd, &mut newton, maxima, BOUND_STEPS);
         newton = Newton::new(power, newton.at);
@@ -323,7 +310,7 @@ fn expand<T: Real, S: Simd>(simd: S, x: &[T], bound: T, kept: &[T], y: &mut [T])
 }
 
 /// A position on the axis of the scores, in two parts.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq)]
 pub(super) struct Position<T> {
     high: T,
     low: T,
@@ -667,6 +654,9 @@ pub(super) fn bisect_row<S: Simd, T: Real>(
     for _ in 0..steps {
         width *= T::HALF;
         let middle = shifted(simd, at, width);
+        if middle == at {
+            break; // nothing is left to halve
+        }
         if sums_at(simd, power, middle, candidates).0 >= T::ONE {
             at = middle;
         }
@@ -694,6 +684,9 @@ pub(super) fn bisect_long_row<T: Real>(
     for _ in 0..steps {
         width *= T::HALF;
         let middle = dispatch!(level, simd => shifted(simd, at, width));
+        if middle == at {
+            break; // nothing is left to halve
+        }
         if sums_of_long_row(run, power, middle, &candidates)?.0 >= T::ONE {
             at = middle;
         }
@@ -709,7 +702,7 @@ pub(super) fn bisect_long_row<T: Real>(
 fn bisection<S: Simd, T: Real>(simd: S, power: Plain<T>, max: T, n: usize) -> (Position<T>, T, T) {
     let at = power.start(T::Stripe::<S>::splat(simd, max));
     let bound = bound(power.threshold(&power.cut(at)), max);
-    (Position::of(at), power.above_mean(simd, n), bound)
+    (Position::of(at), power.width(simd, n), bound)
 }
 
 #[simd]
