@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -21,22 +20,28 @@ __all__ = ["Array", "Rows", "Triple", "check_out", "map_pair", "map_scores", "ma
 Array: TypeAlias = "NDArray[np.floating[Any]]"
 Triple: TypeAlias = "tuple[Array, NDArray[np.integer[Any]], NDArray[np.integer[Any]]]"
 
-_NATIVE = tuple(np.dtype(t) for t in (np.float32, np.float64, np.float16))
+_NATIVE = frozenset(np.dtype(t) for t in (np.float32, np.float64, np.float16))
 
 
-@dataclass(frozen=True, slots=True)
 class Rows:
     """A C-ordered array of float16, float32 or float64, seen along one axis."""
 
-    values: Array
-    axis: int
-    dtype: np.dtype[Any]
-    """The type of the result; bfloat16, which NumPy does not know itself, is computed and held in float32."""
+    __slots__ = ("axis", "dimensions", "dtype", "values")
+
+    def __init__(self, values: Array, axis: int, dtype: np.dtype[Any]) -> None:
+        self.values = values
+        self.axis = axis
+        self.dtype = dtype
+        """The type of the result; bfloat16, which NumPy does not know itself, is computed and held in float32."""
+        shape = values.shape
+        inner = 1 if axis == len(shape) - 1 else math.prod(shape[axis + 1 :])
+        self.dimensions = math.prod(shape[:axis]), shape[axis], inner
+        """``(outer, n, inner)``: rows of n values that lie inner apart."""
 
     @classmethod
     def of(cls, x: ArrayLike, axis: int, name: str) -> Rows:
         """Take whatever NumPy, DLPack or ml_dtypes call an array of real numbers."""
-        given = _as_array(x)
+        given = x if type(x) is np.ndarray else _as_array(x)
         if given.ndim == 0:
             message = f"{name}: expected an array of at least one dimension, found the scalar {given}"
             raise ValueError(message)
@@ -47,15 +52,11 @@ class Rows:
         if given.shape[axis] == 0:
             message = f"{name}: the axis is empty (axis {axis} of shape {given.shape})"
             raise ValueError(message)
-        computed, dtype = _types(given.dtype, name)
-        # np.require keeps what fits; a float array at an odd address does not.
-        return cls(np.require(given, computed, ["C", "A"]), axis, dtype)
-
-    @property
-    def dimensions(self) -> tuple[int, int, int]:
-        """``(outer, n, inner)``: rows of n values that lie inner apart."""
-        shape = self.values.shape
-        return math.prod(shape[: self.axis]), shape[self.axis], math.prod(shape[self.axis + 1 :])
+        computed, dtype = (given.dtype, given.dtype) if given.dtype in _NATIVE else _types(given.dtype, name)
+        flags = given.flags
+        if given.dtype is not computed or not (flags.c_contiguous and flags.aligned):
+            given = np.require(given, computed, ["C", "A"])
+        return cls(given, axis, dtype)
 
     @property
     def batch(self) -> tuple[int, ...]:
@@ -169,7 +170,7 @@ def map_scores(
 ) -> Array:
     """Run a map from scores to an array of their shape."""
     values = rows.values
-    mask = mask_like(rows, where)
+    mask = None if where is None else mask_like(rows, where)
     count = resolve(workers)
     check_out(out, values.shape, rows.dtype)
     if mask is not None and out is not None and np.may_share_memory(mask, out):

@@ -50,7 +50,9 @@ def _count(workers: int, name: str) -> int:
         raise TypeError(message) from None
     count = number if number > 0 else available() + 1 + number
     if number == 0 or not 1 <= count <= MOST:
-        message = f"{name}: expected a number from 1 to {MOST}, or a negative one down to -{available()}, found {number}"
+        message = (
+            f"{name}: expected a number from 1 to {MOST}, or a negative one down to -{available()}, found {number}"
+        )
         raise ValueError(message)
     return count
 
