@@ -185,6 +185,27 @@ def test_the_gil_is_released(workers):
     assert naps >= max(5, spent[0] / 0.05)
 
 
+def test_a_short_call_does_not_wait_for_a_long_one():
+    """A long call has every thread of the pool; who asks for help meanwhile goes on without."""
+    out = run_child("""
+        import os, threading, time
+        import numpy as np, unitmass as um
+        x = np.random.default_rng(0).normal(0, 0.01, (400_000, 64))
+        expected = um.softmax(x[:2000], workers=1)
+        workers = max(2, um.show_config(mode="dicts")["workers"])
+        long = threading.Thread(
+            target=lambda: um.entmax(x, 1.3, method="bisect", n_iter=1000, workers=workers), daemon=True
+        )
+        long.start()
+        time.sleep(0.2)
+        for _ in range(20):
+            assert np.array_equal(um.softmax(x[:2000], workers=workers), expected)
+        print("before" if long.is_alive() else "after", flush=True)
+        os._exit(0)
+    """)
+    assert out == "before\n"
+
+
 # --- Ctrl-C -----------------------------------------------------------------------------------------------------------
 
 INTERRUPT = """

@@ -1,18 +1,25 @@
-//! Sharing tasks among workers: our own pool, safe after `fork`, and a watch that can stop a long call.
+//! Sharing tasks among workers: threads that help, safe after `fork`, and a watch that can stop a long call.
 //!
 //! * **Determinism.** Tasks are cut by the caller, from the shape alone; which worker runs one never shows in a result.
 //! * **Cost.** A call with one task, or with one worker, touches neither the pool nor an atomic shared with another core.
+//! * **Calls do not wait for one another.** A call that wants help stands on the pool's list until its tasks are taken. It
+//!   then waits for the helpers that came, which end the task they are at, and for no others. (A scope of rayon's waits
+//!   for each of its jobs, also for those that a busy pool has not begun.)
 //! * **fork.** A child of `fork` has none of its parent's threads. The pool remembers the process that built it, and a
 //!   child builds its own. Nothing here takes a lock that a fork could leave closed; the parent's pool is leaked.
 
 use std::{
+    any::Any,
+    panic::{self, AssertUnwindSafe},
     process, ptr,
-    sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering},
+    sync::{
+        Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicPtr, AtomicUsize, Ordering},
+    },
     thread,
 };
 
 use fearless_simd::Level;
-use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use crate::error::Error;
 
@@ -35,7 +42,8 @@ pub fn available_workers() -> usize {
 impl Run<'_> {
     /// Runs `task` once for each index below `tasks`, in no particular order.
     ///
-    /// `scratch` makes what a worker keeps from one task to the next.
+    /// `scratch` makes what a worker keeps from one task to the next. A panic in a task stops the call and goes on in the
+    /// calling thread.
     ///
     /// # Errors
     /// [`Error::Interrupted`] if the watch said so; some tasks have then not run.
@@ -46,8 +54,7 @@ impl Run<'_> {
         task: impl Fn(&mut W, usize) + Sync,
     ) -> Result<(), Error> {
         let workers = self.workers.min(tasks);
-        let pool = if workers > 1 { pool(workers - 1) } else { None };
-        let Some(pool) = pool else {
+        if workers <= 1 {
             let mut own = scratch();
             for index in 0..tasks {
                 task(&mut own, index);
@@ -56,62 +63,234 @@ impl Run<'_> {
                 }
             }
             return Ok(());
-        };
+        }
         let next = AtomicUsize::new(0);
-        let stopped = AtomicBool::new(false);
-        let claim = || {
-            let index = next.fetch_add(1, Ordering::Relaxed);
-            (index < tasks && !stopped.load(Ordering::Relaxed)).then_some(index)
-        };
-        pool.in_place_scope(|scope| {
-            for _ in 1..workers {
-                scope.spawn(|_| {
-                    let mut own = scratch();
-                    while let Some(index) = claim() {
-                        task(&mut own, index);
-                    }
-                });
-            }
+        let work = |watch: &mut dyn FnMut() -> bool| {
+            let _last = TakeAll { next: &next, tasks };
             let mut own = scratch();
-            while let Some(index) = claim() {
+            loop {
+                let index = next.fetch_add(1, Ordering::Relaxed);
+                if index >= tasks {
+                    return Ok(());
+                }
                 task(&mut own, index);
-                if !(self.watch)() {
-                    stopped.store(true, Ordering::Relaxed);
+                if !watch() {
                     return Err(Error::Interrupted);
                 }
             }
-            Ok(())
-        })
+        };
+        let help = || drop(work(&mut || true));
+        pool().helped(workers - 1, &help, || work(self.watch))
     }
 }
 
-struct Pool {
-    process: u32,
-    pool: ThreadPool,
+/// The first worker that leaves leaves nothing to the others: no task is left, or it was stopped, or it panicked.
+struct TakeAll<'a> {
+    next: &'a AtomicUsize,
+    tasks: usize,
 }
 
-/// A pool of at least `threads` threads in this process; `None` if the system refuses threads.
-fn pool(threads: usize) -> Option<&'static ThreadPool> {
+impl Drop for TakeAll<'_> {
+    fn drop(&mut self) {
+        self.next.store(self.tasks, Ordering::Relaxed);
+    }
+}
+
+/// Threads that wait for calls to help.
+struct Pool {
+    process: u32,
+    /// Calls that run at the same time share this many threads, unless one of them asks for more.
+    shared: usize,
+    state: Mutex<State>,
+    /// Told when a call wants help.
+    wanted: Condvar,
+    /// Told when the last helper leaves a call.
+    left: Condvar,
+}
+
+struct State {
+    threads: usize,
+    calls: Vec<Call>,
+    /// The number of the last call.
+    last: u64,
+}
+
+/// A call on the list. It stays there until it wants no helpers and has none: only then may it return.
+struct Call {
+    number: u64,
+    help: Help,
+    /// Helpers that may yet come.
+    wanted: usize,
+    /// Helpers that came and have not left.
+    helpers: usize,
+    panic: Option<Panic>,
+}
+
+type Panic = Box<dyn Any + Send>;
+
+/// A borrowed closure without its type and lifetime.
+#[derive(Clone, Copy)]
+struct Help {
+    closure: *const (),
+    run: unsafe fn(*const ()),
+}
+
+// SAFETY: it is made of closures that are `Sync`.
+unsafe impl Send for Help {}
+
+impl Help {
+    fn new<F: Fn() + Sync>(closure: &F) -> Self {
+        /// # Safety
+        /// `closure` points to an `F`.
+        unsafe fn run<F: Fn()>(closure: *const ()) {
+            // SAFETY: the caller's promise.
+            unsafe { (*closure.cast::<F>())() }
+        }
+        Self {
+            closure: ptr::from_ref(closure).cast(),
+            run: run::<F>,
+        }
+    }
+
+    /// # Safety
+    /// The closure is still borrowed.
+    unsafe fn run(self) {
+        // SAFETY: `run` was made for the type of the closure, which is there by the caller's promise.
+        unsafe { (self.run)(self.closure) }
+    }
+}
+
+impl State {
+    fn call(&mut self, number: u64) -> &mut Call {
+        let call = self.calls.iter_mut().find(|call| call.number == number);
+        call.expect("a call is on the list until its caller strikes it off")
+    }
+}
+
+impl Pool {
+    fn new() -> Self {
+        Self {
+            process: process::id(),
+            shared: available_workers() - 1,
+            state: Mutex::new(State {
+                threads: 0,
+                calls: Vec::new(),
+                last: 0,
+            }),
+            wanted: Condvar::new(),
+            left: Condvar::new(),
+        }
+    }
+
+    /// Runs `own` while up to `most` threads run `help`; those that began have ended when it returns.
+    fn helped<R>(
+        &'static self,
+        most: usize,
+        help: &(impl Fn() + Sync),
+        own: impl FnOnce() -> R,
+    ) -> R {
+        let number = self.list(most, Help::new(help));
+        // Nothing may unwind past the borrow of `help` while the call is on the list.
+        let result = panic::catch_unwind(AssertUnwindSafe(own));
+        match (result, self.strike_off(number)) {
+            (Err(panic), _) | (_, Some(panic)) => panic::resume_unwind(panic),
+            (Ok(result), None) => result,
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Puts a call on the list.
+    fn list(&'static self, most: usize, help: Help) -> u64 {
+        let mut state = self.lock();
+        let others: usize = state
+            .calls
+            .iter()
+            .map(|call| call.wanted + call.helpers)
+            .sum();
+        let enough = (others + most).min(self.shared.max(most));
+        while state.threads < enough {
+            let thread = thread::Builder::new().name(format!("unitmass-{}", state.threads));
+            if thread.spawn(|| self.work()).is_err() {
+                break; // the system refuses more: those that are there have to do
+            }
+            state.threads += 1;
+        }
+        state.last += 1;
+        let number = state.last;
+        state.calls.push(Call {
+            number,
+            help,
+            wanted: most,
+            helpers: 0,
+            panic: None,
+        });
+        let told = most.min(state.threads);
+        drop(state);
+        for _ in 0..told {
+            self.wanted.notify_one();
+        }
+        number
+    }
+
+    /// Takes a call off the list once its helpers have left; returns a panic of one of them.
+    fn strike_off(&self, number: u64) -> Option<Panic> {
+        let mut state = self.lock();
+        state.call(number).wanted = 0;
+        while state.call(number).helpers > 0 {
+            state = self
+                .left
+                .wait(state)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+        let index = state.calls.iter().position(|call| call.number == number)?;
+        state.calls.remove(index).panic
+    }
+
+    /// What a thread does all its life: help the call that has waited longest.
+    fn work(&self) {
+        let mut state = self.lock();
+        loop {
+            let Some(call) = state.calls.iter_mut().find(|call| call.wanted > 0) else {
+                state = self
+                    .wanted
+                    .wait(state)
+                    .unwrap_or_else(PoisonError::into_inner);
+                continue;
+            };
+            call.wanted -= 1;
+            call.helpers += 1;
+            let (number, help) = (call.number, call.help);
+            drop(state);
+            // SAFETY: the caller waits for this helper before it gives up the closure.
+            let result = panic::catch_unwind(AssertUnwindSafe(|| unsafe { help.run() }));
+            state = self.lock();
+            let call = state.call(number);
+            call.helpers -= 1;
+            if let Err(panic) = result {
+                call.panic.get_or_insert(panic);
+            }
+            if call.helpers == 0 {
+                self.left.notify_all();
+            }
+        }
+    }
+}
+
+/// The pool of this process.
+fn pool() -> &'static Pool {
     static CURRENT: AtomicPtr<Pool> = AtomicPtr::new(ptr::null_mut());
     loop {
         let current = CURRENT.load(Ordering::Acquire);
         // SAFETY: a pool that was published here is never freed.
         if let Some(current) = unsafe { current.as_ref() }
             && current.process == process::id()
-            && current.pool.current_num_threads() >= threads
         {
-            return Some(&current.pool);
+            return current;
         }
-        let built = ThreadPoolBuilder::new()
-            // Powers of two, so that growing demands leave few pools behind.
-            .num_threads(threads.max(available_workers() - 1).next_power_of_two())
-            .thread_name(|i| format!("unitmass-{i}"))
-            .build()
-            .ok()?;
-        let built = Box::into_raw(Box::new(Pool {
-            process: process::id(),
-            pool: built,
-        }));
+        let built = Box::into_raw(Box::new(Pool::new()));
         if CURRENT
             .compare_exchange(current, built, Ordering::AcqRel, Ordering::Acquire)
             .is_err()
@@ -157,11 +336,13 @@ impl<'a, T> Parts<'a, T> {
 #[cfg(test)]
 mod tests {
     use std::{
-        sync::Mutex,
+        sync::{Barrier, atomic::AtomicBool, mpsc},
         time::{Duration, Instant},
     };
 
     use super::*;
+
+    const PATIENCE: Duration = Duration::from_secs(20);
 
     fn run(workers: usize, watch: &mut dyn FnMut() -> bool) -> Run<'_> {
         Run {
@@ -195,6 +376,166 @@ mod tests {
             );
             assert_eq!(stopped, Err(Error::Interrupted));
             assert!(started.elapsed() < Duration::from_secs(2));
+        }
+    }
+
+    #[test]
+    fn a_stopped_call_waits_for_the_tasks_that_run() {
+        let (begun, ended) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        let both = Barrier::new(2);
+        let stopped = run(2, &mut || false).each(
+            1000,
+            || (),
+            |(), _| {
+                if begun.fetch_add(1, Ordering::SeqCst) < 2 {
+                    both.wait();
+                }
+                if thread::current().name().is_some_and(is_a_helper) {
+                    thread::sleep(Duration::from_millis(100));
+                }
+                ended.fetch_add(1, Ordering::SeqCst);
+            },
+        );
+        assert_eq!(stopped, Err(Error::Interrupted));
+        assert_eq!(begun.into_inner(), ended.into_inner());
+    }
+
+    fn is_a_helper(thread: &str) -> bool {
+        thread.starts_with("unitmass-")
+    }
+
+    /// A worker for each thread that the pool has, whatever the other tests asked for, and the calling thread.
+    fn all_workers() -> usize {
+        available_workers().max(8) + 1
+    }
+
+    #[test]
+    fn a_call_does_not_wait_for_a_busy_pool() {
+        let all = all_workers();
+        let (busy, freed) = (Barrier::new(all + 1), AtomicBool::new(false));
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                run(all, &mut || true).each(
+                    all,
+                    || (),
+                    |(), _| {
+                        busy.wait();
+                        while !freed.load(Ordering::Relaxed) {
+                            thread::sleep(Duration::from_millis(1));
+                        }
+                    },
+                )
+            });
+            busy.wait();
+            let (tell, told) = mpsc::channel();
+            scope.spawn(move || {
+                let sum = AtomicUsize::new(0);
+                run(3, &mut || true)
+                    .each(
+                        100,
+                        || (),
+                        |(), i| {
+                            sum.fetch_add(i, Ordering::Relaxed);
+                        },
+                    )
+                    .unwrap();
+                tell.send(sum.into_inner()).unwrap();
+            });
+            let sum = told.recv_timeout(PATIENCE);
+            freed.store(true, Ordering::Relaxed);
+            assert_eq!(sum, Ok(4950));
+        });
+    }
+
+    #[test]
+    fn a_panic_reaches_the_caller_and_stops_the_others() {
+        for in_helper in [false, true] {
+            let (both, tasks) = (Barrier::new(2), AtomicUsize::new(0));
+            let panic = panic::catch_unwind(AssertUnwindSafe(|| {
+                run(2, &mut || true).each(
+                    1_000_000,
+                    || (),
+                    |(), _| {
+                        if tasks.fetch_add(1, Ordering::Relaxed) < 2 {
+                            both.wait();
+                        }
+                        if thread::current().name().is_some_and(is_a_helper) == in_helper {
+                            panic!("a task's own words");
+                        }
+                        thread::sleep(Duration::from_millis(1));
+                    },
+                )
+            }))
+            .unwrap_err();
+            assert_eq!(panic.downcast_ref(), Some(&"a task's own words"));
+            assert!(tasks.into_inner() < 1000);
+        }
+    }
+
+    #[test]
+    fn tasks_may_make_calls() {
+        let (tell, told) = mpsc::channel();
+        thread::spawn(move || {
+            let sum = AtomicUsize::new(0);
+            let sum_of = |i: usize| {
+                run(3, &mut || true).each(
+                    10,
+                    || (),
+                    |(), j| {
+                        sum.fetch_add(10 * i + j, Ordering::Relaxed);
+                    },
+                )
+            };
+            run(4, &mut || true)
+                .each(100, || (), |(), i| sum_of(i).unwrap())
+                .unwrap();
+            tell.send(sum.into_inner()).unwrap();
+        });
+        assert_eq!(told.recv_timeout(PATIENCE), Ok(499_500));
+    }
+
+    #[test]
+    fn threads_and_helpers_of_all_kinds_at_once() {
+        // What each call lends lies in its own frame, and is gone when the call has returned or unwound.
+        const CALLS: usize = if cfg!(miri) { 20 } else { 2000 };
+        thread::scope(|scope| {
+            for caller in 0..4 {
+                scope.spawn(move || {
+                    for call in 0..CALLS {
+                        one_call(2 + (call + caller) % 4, call % 7, call % 11);
+                    }
+                });
+            }
+        });
+    }
+
+    fn one_call(workers: usize, panics_at: usize, stops_after: usize) {
+        const TASKS: usize = 8;
+        let mut values = vec![1; TASKS];
+        let parts = Parts::new(&mut values);
+        let mut asked = 0;
+        let mut watch = || {
+            asked += 1;
+            asked <= stops_after
+        };
+        let done = panic::catch_unwind(AssertUnwindSafe(|| {
+            run(workers, &mut watch).each(
+                TASKS,
+                || vec![0; 4],
+                |own, i| {
+                    if i == panics_at && stops_after == 10 {
+                        panic::resume_unwind(Box::new("as planned"));
+                    }
+                    own[i % 4] += 1;
+                    // SAFETY: each task has an element of its own.
+                    unsafe { parts.part(i, 1)[0] += i };
+                },
+            )
+        }));
+        match done {
+            Ok(Ok(())) => assert!((0..TASKS).all(|i| values[i] == 1 + i)),
+            Ok(Err(error)) => assert_eq!(error, Error::Interrupted),
+            Err(panic) => assert_eq!(panic.downcast_ref(), Some(&"as planned")),
         }
     }
 
