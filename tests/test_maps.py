@@ -775,6 +775,48 @@ def test_vjp_of_a_steep_map_does_not_cancel(alpha, dtype):
         np.testing.assert_allclose(um.entmax_vjp(p, g, alpha=alpha), expected, rtol=8 * (alpha + 8) * eps(dtype))
 
 
+@dtypes
+@pytest.mark.parametrize("alpha", [1, 1.3, 1.5, 1.8, 2, 3])
+def test_gradients_of_long_rows(alpha, dtype):
+    """Probabilities far apart in a row that is shared out: as in a row of their own, but for the order of sums."""
+    rng = np.random.default_rng(21)
+    n, places = 150_001, [3, 16_383, 16_384, 49_152, 100_000, 131_072, 149_999, 150_000]
+    x, g = rng.normal(size=len(places)).astype(dtype), rng.normal(size=n).astype(dtype)
+    few, own = um.entmax(x, alpha), g[places]
+    p = np.zeros(n, dtype)
+    p[places] = few
+    scale = np.abs(g).max()
+    for product, expected in (
+        (um.entmax_vjp(p, g, alpha), um.entmax_vjp(few, own, alpha)),
+        (um.softmax_vjp(p, g, 2.0), um.softmax_vjp(few, own, 2.0)),
+    ):
+        np.testing.assert_allclose(product[places], expected, rtol=0, atol=16 * eps(dtype) * scale)
+        assert np.count_nonzero(product) == np.count_nonzero(expected)
+    got, expected = um.entmax_alpha_grad(p, g, alpha), um.entmax_alpha_grad(few, own, alpha)
+    np.testing.assert_allclose(got, expected, rtol=16 * eps(dtype), atol=1e-14)
+    dense = um.entmax(rng.normal(0, 0.01, n).astype(dtype), alpha)
+    # Off by a few roundings of the weight, of g and of its mean.
+    bound = 32 * eps(dtype) * (ref.weights(dense, alpha) * scale).astype(float)
+    assert (np.abs(um.entmax_vjp(dense, g, alpha) - ref.entmax_vjp_row(dense, g, alpha)) <= bound).all()
+    log_p = um.log_softmax(g)
+    expected = ref.log_softmax_vjp_row(log_p, g)
+    # The sum of g is rounded to the size of its partial sums.
+    np.testing.assert_allclose(um.log_softmax_vjp(log_p, g), expected, rtol=0, atol=16 * eps(dtype) * scale)
+
+
+@dtypes
+@pytest.mark.parametrize("alpha", [1.1, 1.3, 1.5, 2, 3, 10])
+def test_threshold_of_long_rows(alpha, dtype):
+    rng = np.random.default_rng(22)
+    for spread in (0.01, 1):
+        x = rng.normal(0, spread, 150_001).astype(dtype)
+        tau, support = um.threshold(x, alpha)
+        expected = ref.threshold_row(x, alpha)
+        assert support == np.count_nonzero(um.entmax(x, alpha))
+        # tau is given in the type of x, on the scale of (alpha - 1) x and of the distance to it, at most 1.
+        np.testing.assert_allclose(tau, expected[0], rtol=0, atol=4 * eps(dtype) * (1 + alpha * np.abs(x).max()))
+
+
 @pytest.mark.parametrize("name", GRADIENTS)
 def test_vjp_is_the_derivative(name):
     f, vjp, alpha = GRADIENTS[name]

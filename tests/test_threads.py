@@ -206,6 +206,80 @@ def test_a_short_call_does_not_wait_for_a_long_one():
     assert out == "before\n"
 
 
+# --- long rows are shared out inside the row --------------------------------------------------------------------------
+
+CHUNK, LONGEST_TASK = 1 << 14, 1 << 17  # as in rust/core/src/maps/batch.rs
+BORDERS = [LONGEST_TASK + 1, 9 * CHUNK - 1, 9 * CHUNK, 9 * CHUNK + 1]
+
+
+def results_on_long_rows(x, g, where, axis, workers):
+    """All that is computed from three long rows, by name."""
+    options = {"axis": axis, "workers": workers}
+    p, log_p = um.softmax(x, axis=axis, where=where), um.log_softmax(x, axis=axis)
+    results = {
+        "softmax": um.softmax(x, where=where, **options),
+        "log_softmax": um.log_softmax(x, where=where, **options),
+        "softmax_vjp": um.softmax_vjp(p, g, **options),
+        "log_softmax_vjp": um.log_softmax_vjp(log_p, g, **options),
+        "bisect": um.entmax(x, 1.3, method="bisect", where=where, **options),
+    }
+    for alpha in (1, 1.1, 1.3, 1.5, 2, 3):
+        p = um.entmax(x, alpha, axis=axis, where=where)
+        results[f"entmax {alpha}"] = um.entmax(x, alpha, where=where, **options)
+        results[f"entmax_vjp {alpha}"] = um.entmax_vjp(p, g, alpha, **options)
+        results[f"entmax_alpha_grad {alpha}"] = um.entmax_alpha_grad(p, g, alpha, **options)
+        triple = um.entmax(x, alpha, where=where, sparse=True, **options)
+        rows = np.moveaxis(g, axis, -1)
+        products = um.entmax_vjp(triple, rows, alpha, workers=workers)
+        for name, part in zip(("data", "indices", "indptr"), triple, strict=True):
+            results[f"sparse {name} {alpha}"] = part
+        results[f"sparse vjp {alpha}"] = products[0]
+        if alpha > 1:
+            tau, support = um.threshold(x, alpha, where=where, **options)
+            results |= {f"tau {alpha}": tau, f"support {alpha}": support}
+    return results
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("n", BORDERS)
+@pytest.mark.parametrize("axis", [-1, 0])
+def test_long_rows_have_the_same_bits_at_any_number_of_workers(axis, n, dtype):
+    rng = np.random.default_rng(n)
+    x, g = rng.normal(0, [[3], [0.01], [1]], (3, n)).astype(dtype), rng.normal(size=(3, n)).astype(dtype)
+    where = rng.random((3, n)) < 0.7
+    where[2] = False
+    if axis == 0:
+        x, g, where = x.T.copy(), g.T.copy(), where.T.copy()
+    expected = results_on_long_rows(x, g, where, axis, 1)
+    for workers in (2, 3):
+        results = results_on_long_rows(x, g, where, axis, workers)
+        for name, result in results.items():
+            np.testing.assert_array_equal(result, expected[name], err_msg=f"{name}, {workers} workers")
+
+
+@pytest.mark.parametrize("fill", [np.nan, np.inf, -np.inf])
+def test_special_values_in_shared_rows(fill):
+    x = np.random.default_rng(0).normal(size=LONGEST_TASK + 1)
+    x[[5 * CHUNK - 1, 5 * CHUNK]] = fill
+    everywhere = np.full_like(x, fill)
+    for alpha in (1.1, 1.3, 1.5, 2, 3):
+        for workers in (1, 3):
+            tau, support = um.threshold(x, alpha, workers=workers)
+            if fill < 0:
+                assert support == np.count_nonzero(um.entmax(x, alpha))
+            else:
+                np.testing.assert_equal((tau, support), (fill, 2 if fill > 0 else 0))
+            count = x.size if fill > 0 else 0
+            expected = (fill if fill > 0 else np.nan, count)
+            np.testing.assert_equal(um.threshold(everywhere, alpha, workers=workers), expected)
+            share = 1 / x.size if fill > 0 else np.nan
+            assert np.array_equal(um.entmax(everywhere, alpha, workers=workers), np.full_like(x, share), equal_nan=True)
+            if np.isnan(fill):
+                g = np.ones_like(x)
+                assert np.isnan(um.entmax_vjp(x, g, alpha, workers=workers)[0])
+                assert np.isnan(um.entmax_alpha_grad(np.abs(x), g, alpha, workers=workers))
+
+
 # --- Ctrl-C -----------------------------------------------------------------------------------------------------------
 
 INTERRUPT = """
@@ -236,12 +310,21 @@ assert abs(after.sum() - 1) < 1e-15
 """
 SHAPES = {"many rows": (200_000, 64), "one long row": (1, 12_000_000)}
 LONG_CALL = 'um.entmax(x, 1.3, method="bisect", n_iter=1000, workers=workers)'
+CALLS = {
+    "bisect": LONG_CALL,
+    "softmax": "while True: um.softmax(x, workers=workers)",
+    "threshold": "while True: um.threshold(x, 3, workers=workers)",
+    "sparse": "while True: um.entmax(x, 1.3, workers=workers, sparse=True)",
+    "masked": "while True: um.entmax(x, 1.5, workers=workers, where=np.False_)",
+    "gradient": "while True: um.entmax_vjp(x, x, 3, workers=workers)",
+    "alpha": "while True: um.entmax_alpha_grad(x, x, workers=workers)",
+}
 
 
 @needs_signals
 @pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("call", [LONG_CALL, "while True: um.softmax(x, workers=workers)"], ids=["bisect", "softmax"])
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
 def test_interrupt_stops_within_a_quarter_second(call, shape, workers):
     rows, n = SHAPES[shape]
     code = INTERRUPT.format(

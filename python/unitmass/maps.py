@@ -7,7 +7,7 @@ memory layout. The bits of a result do not depend on `workers`, the layout, the 
 from __future__ import annotations
 
 import operator
-from typing import TYPE_CHECKING, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 import numpy as np
 
@@ -16,9 +16,9 @@ from unitmass._arrays import Array, Rows, Triple, map_pair, map_scores, mask_lik
 from unitmass._workers import resolve
 
 if TYPE_CHECKING:
-    from typing import Any
-
     from numpy.typing import ArrayLike, NDArray
+
+Index = TypeVar("Index", bound=np.integer[Any])
 
 __all__ = [
     "entmax",
@@ -501,8 +501,21 @@ def _sparse(
     triple = kernel(rows.values, mask_like(rows, where), rows.dimensions, *parameters, resolve(workers))
     data, columns, starts = triple
     fits = max(data.size, rows.values.shape[rows.axis]) <= np.iinfo(np.int32).max
-    index = np.int32 if fits else np.int64
-    return rows.finish(data), columns.astype(index), starts.astype(index)
+    index: type[np.signedinteger[Any]] = np.int32 if fits else np.int64
+    return rows.finish(data), _converted(columns, index), _converted(starts, index)
+
+
+def _converted(values: NDArray[np.integer[Any]], dtype: type[Index]) -> NDArray[Index]:
+    """Convert in parts, for an interrupt is heard only between them."""
+    if values.dtype == dtype:
+        return np.ascontiguousarray(values, dtype)
+    result = np.empty(values.size, dtype)
+    for start in range(0, values.size, _PART):
+        result[start : start + _PART] = values[start : start + _PART]
+    return result
+
+
+_PART = 1 << 22
 
 
 def threshold(
@@ -943,7 +956,7 @@ def _entmax_vjp_sparse(
     vector = np.require(rows.values, entries.dtype, "C")
     result = np.empty_like(entries)
     alphas = per_row(alpha, rows, "alpha")
-    columns, starts = (np.ascontiguousarray(part, np.uintp) for part in (indices, indptr))
+    columns, starts = (_converted(part, np.uintp) for part in (indices, indptr))
     _core.entmax_vjp_sparse(entries, columns, starts, vector, result, n, alphas, resolve(workers))
     return result.astype(data.dtype, copy=False), p[1], p[2]
 
@@ -971,8 +984,8 @@ def _check_csr(data: NDArray[Any], indices: NDArray[Any], indptr: NDArray[Any], 
     if len(shape) != 2 or shape[0] != indptr.size - 1:
         message = f"g: expected shape ({indptr.size - 1}, n), a row for each of p, found {shape}"
         raise ValueError(message)
-    outside = indices[(indices < 0) | (indices >= shape[1])]
-    if outside.size:
+    if indices.size and not 0 <= indices.min() <= indices.max() < shape[1]:
+        outside = indices[(indices < 0) | (indices >= shape[1])]
         message = f"p: indices must lie below the {shape[1]} columns of g and not below 0, found {outside[0]}"
         raise ValueError(message)
 

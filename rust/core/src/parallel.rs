@@ -10,6 +10,7 @@
 
 use std::{
     any::Any,
+    iter,
     panic::{self, AssertUnwindSafe},
     process, ptr,
     sync::{
@@ -81,6 +82,47 @@ impl Run<'_> {
         };
         let help = || drop(work(&mut || true));
         pool().helped(workers - 1, &help, || work(self.watch))
+    }
+
+    /// Runs `task` once for each `size` values, and for those that are left: it takes the chunk's index and its values.
+    ///
+    /// # Errors
+    /// As [`Run::each`].
+    pub fn each_chunk<T: Send, W>(
+        &mut self,
+        values: &mut [T],
+        size: usize,
+        scratch: impl Fn() -> W + Sync,
+        task: impl Fn(&mut W, usize, &mut [T]) + Sync,
+    ) -> Result<(), Error> {
+        let (len, parts) = (values.len(), Parts::new(values));
+        self.each(len.div_ceil(size), scratch, |own, index| {
+            let start = index * size;
+            // SAFETY: chunks do not overlap, and each belongs to one task.
+            let chunk = unsafe { parts.part(start, size.min(len - start)) };
+            task(own, index, chunk);
+        })
+    }
+
+    /// What `task` makes of each index below `tasks`, in their order.
+    ///
+    /// # Errors
+    /// As [`Run::each`].
+    pub fn collect<R: Send>(
+        &mut self,
+        tasks: usize,
+        task: impl Fn(usize) -> R + Sync,
+    ) -> Result<Vec<R>, Error> {
+        let mut results: Vec<Option<R>> = iter::repeat_with(|| None).take(tasks).collect();
+        self.each_chunk(
+            &mut results,
+            1,
+            || (),
+            |(), index, result| {
+                result[0] = Some(task(index));
+            },
+        )?;
+        Ok(results.into_iter().flatten().collect())
     }
 }
 
@@ -361,6 +403,21 @@ mod tests {
                     .each(tasks, || (), |(), i| seen.lock().unwrap()[i] += 1)
                     .unwrap();
                 assert!(seen.into_inner().unwrap().iter().all(|&n| n == 1));
+            }
+        }
+    }
+
+    #[test]
+    fn chunks_are_cut_and_results_ordered_alike_at_any_number_of_workers() {
+        for workers in [1, 2, 3, 8] {
+            for len in [0, 1, 6, 7, 8, 100] {
+                let mut values = vec![0; len];
+                run(workers, &mut || true)
+                    .each_chunk(&mut values, 7, || (), |(), i, chunk| chunk.fill(i))
+                    .unwrap();
+                assert!(values.iter().enumerate().all(|(k, &i)| i == k / 7));
+                let squares = run(workers, &mut || true).collect(len, |i| i * i).unwrap();
+                assert!(squares.into_iter().eq((0..len).map(|i| i * i)));
             }
         }
     }

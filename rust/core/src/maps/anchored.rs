@@ -20,13 +20,13 @@ use fearless_simd::{Level, Simd, dispatch, prelude::*};
 use fearless_simd_macros::simd;
 
 use super::{
-    batch::CHUNK,
-    softmax::share_infinities,
-    threshold::{filter, filter_long_row},
+    batch::{gather, of_chunks, write_chunks},
+    softmax::{share_infinities, share_infinities_of_long_row},
+    threshold::{filter, filter_long_row, max_of_long_row},
 };
 use crate::{
     error::Error,
-    parallel::{Parts, Run},
+    parallel::Run,
     scalar::Real,
     simd::{Sum, exp2, load_padded, log2, max, store_part, whole_stripes, whole_stripes_mut},
 };
@@ -136,13 +136,13 @@ impl<T: Real> Root<T> {
         exp2::<T, S>(log2::<T, S>(T::Stripe::<S>::splat(simd, p)) * self.a)[0]
     }
 
-    /// The anchor of the candidates, all of them above -∞ and none NaN; `sums` adds up over them.
+    /// The anchor of the candidates, all of them above -∞ and none NaN; `open` are those below their maximum.
     fn anchor(
         self,
         level: Level,
         max: T,
-        candidates: &[T],
-        mut sums: impl FnMut(Anchor<T>) -> Result<Sums<T>, Error>,
+        mut open: Vec<T>,
+        candidates: &mut impl Candidates<T>,
     ) -> Result<Anchor<T>, Error> {
         let at = |score| Anchor {
             score,
@@ -150,22 +150,21 @@ impl<T: Real> Root<T> {
             power: T::ZERO,
         };
         let mut anchor = at(max);
-        let mut open: Vec<T> = candidates.iter().copied().filter(|&x| x < max).collect();
         while !open.is_empty() {
             let pivot = middling(&open);
-            if sums(at(pivot))?.mass < T::ONE {
+            if candidates.sums(at(pivot))?.mass < T::ONE {
                 anchor = at(pivot);
-                open.retain(|&x| x < pivot);
+                candidates.retain(&mut open, |x| x < pivot)?;
             } else {
-                open.retain(|&x| x > pivot);
+                candidates.retain(&mut open, |x| x > pivot)?;
             }
         }
-        let own = sums(anchor)?;
+        let own = candidates.sums(anchor)?;
         anchor.p = (T::ONE - own.mass) / own.equal;
         let mut last = T::INFINITY;
         for _ in 0..MOST_STEPS {
             anchor.power = dispatch!(level, simd => self.power(simd, anchor.p));
-            let now = sums(anchor)?;
+            let now = candidates.sums(anchor)?;
             let off = now.mass + now.equal * anchor.p - T::ONE;
             if off.abs() <= T::EPSILON || off.abs() >= last {
                 break;
@@ -185,10 +184,31 @@ impl<T: Real> Root<T> {
         if !max.is_finite() || candidates.iter().any(|x| x.is_nan()) {
             return Err(max);
         }
-        let sums = |anchor| Ok(dispatch!(level, simd => self.sums(simd, anchor, candidates)));
+        let open = candidates.iter().copied().filter(|&x| x < max).collect();
         Ok(self
-            .anchor(level, max, candidates, sums)
-            .expect("its sums never fail"))
+            .anchor(level, max, open, &mut Here(self, level, candidates))
+            .expect("nothing interrupts it"))
+    }
+
+    /// [`Root::locate`], shared out.
+    fn locate_long_row(self, run: &mut Run<'_>, x: &[T]) -> Result<Result<Anchor<T>, T>, Error> {
+        let level = run.level;
+        let max = max_of_long_row(run, x)?;
+        let candidates = filter_long_row(run, x, self.bound(max))?;
+        let nan = of_chunks(run, candidates.len(), |at| {
+            candidates[at].iter().any(|x| x.is_nan())
+        })?;
+        if !max.is_finite() || nan.contains(&true) {
+            return Ok(Err(max));
+        }
+        let open = retained(run, &candidates, |x| x < max)?;
+        self.anchor(level, max, open, &mut SharedOut(self, run, &candidates))
+            .map(Ok)
+    }
+
+    /// τ in the convention of [`super::entmax()`].
+    fn threshold(self, anchor: Anchor<T>) -> T {
+        self.a * anchor.score - anchor.power
     }
 
     /// The maximum, and how many scores are within reach of it, a NaN being in everything's reach.
@@ -204,6 +224,60 @@ impl<T: Real> Root<T> {
         let bound = max - self.inverse;
         bound - bound.abs() * T::EPSILON
     }
+}
+
+/// The candidates of a row, and who works on them.
+trait Candidates<T: Real> {
+    /// [`Root::sums`] over them.
+    fn sums(&mut self, anchor: Anchor<T>) -> Result<Sums<T>, Error>;
+    /// `Vec::retain`.
+    fn retain(&mut self, open: &mut Vec<T>, keep: impl Fn(T) -> bool + Sync) -> Result<(), Error>;
+}
+
+/// The calling thread works on the candidates of a row.
+struct Here<'a, T>(Root<T>, Level, &'a [T]);
+
+impl<T: Real> Candidates<T> for Here<'_, T> {
+    fn sums(&mut self, anchor: Anchor<T>) -> Result<Sums<T>, Error> {
+        let Self(root, level, candidates) = *self;
+        Ok(dispatch!(level, simd => root.sums(simd, anchor, candidates)))
+    }
+    fn retain(&mut self, open: &mut Vec<T>, keep: impl Fn(T) -> bool + Sync) -> Result<(), Error> {
+        open.retain(|&x| keep(x));
+        Ok(())
+    }
+}
+
+/// The candidates of a long row are shared out in chunks.
+struct SharedOut<'a, 'r, T>(Root<T>, &'a mut Run<'r>, &'a [T]);
+
+impl<T: Real> Candidates<T> for SharedOut<'_, '_, T> {
+    fn sums(&mut self, anchor: Anchor<T>) -> Result<Sums<T>, Error> {
+        let Self(root, run, candidates) = self;
+        let level = run.level;
+        let sums = of_chunks(
+            run,
+            candidates.len(),
+            |at| dispatch!(level, simd => root.sums(simd, anchor, &candidates[at])),
+        )?;
+        Ok(dispatch!(level, simd => Sums::combine(simd, &sums)))
+    }
+    fn retain(&mut self, open: &mut Vec<T>, keep: impl Fn(T) -> bool + Sync) -> Result<(), Error> {
+        *open = retained(self.1, open, keep)?;
+        Ok(())
+    }
+}
+
+/// The values to keep, in order.
+fn retained<T: Real>(
+    run: &mut Run<'_>,
+    values: &[T],
+    keep: impl Fn(T) -> bool + Sync,
+) -> Result<Vec<T>, Error> {
+    let kept = of_chunks(run, values.len(), |at| {
+        values[at].iter().copied().filter(|&x| keep(x)).collect()
+    })?;
+    gather(run, kept)
 }
 
 /// The median of a sample: rows in any order, rising or V-shaped, are cut in good parts.
@@ -240,10 +314,21 @@ pub(super) fn threshold_and_support<T: Real>(
     kernel: &mut Vec<T>,
 ) -> Result<(T, usize), T> {
     let anchor = root.locate(level, x, kernel)?;
-    // An anchor without mass is not part of the support.
-    let in_support = |x: T| x > anchor.score || (x == anchor.score && anchor.p > T::ZERO);
-    let support = x.iter().filter(|&&x| in_support(x)).count();
-    Ok((root.a * anchor.score - anchor.power, support))
+    Ok((root.threshold(anchor), anchor.support(x)))
+}
+
+/// [`threshold_and_support`] of a long row.
+pub(super) fn threshold_and_support_of_long_row<T: Real>(
+    run: &mut Run<'_>,
+    root: Root<T>,
+    x: &[T],
+) -> Result<Result<(T, usize), T>, Error> {
+    let anchor = match root.locate_long_row(run, x)? {
+        Ok(anchor) => anchor,
+        Err(max) => return Ok(Err(max)),
+    };
+    let support = of_chunks(run, x.len(), |at| anchor.support(&x[at]))?;
+    Ok(Ok((root.threshold(anchor), support.into_iter().sum())))
 }
 
 /// Maps one long row.
@@ -254,53 +339,31 @@ pub(super) fn anchored_long_row<T: Real>(
     y: &mut [T],
 ) -> Result<(), Error> {
     let level = run.level;
-    let max = dispatch!(level, simd => max::<T, _>(simd, x));
-    let bound = root.bound(max);
-    let candidates = filter_long_row(run, x, bound)?;
-    if !max.is_finite() || candidates.iter().any(|x| x.is_nan()) {
-        dispatch!(level, simd => share_infinities::<_, T, false>(simd, x, y, max, T::ONE));
-        return Ok(());
+    let anchor = match root.locate_long_row(run, x)? {
+        Ok(anchor) => anchor,
+        Err(max) => return share_infinities_of_long_row::<T, false>(run, x, y, max, T::ONE),
+    };
+    write_chunks(run, y, |at, y| {
+        dispatch!(level, simd => root.write(simd, anchor, &x[at], y));
+    })
+}
+
+impl<T: Real> Anchor<T> {
+    /// How many scores have a positive p; an anchor may have none.
+    fn support(self, x: &[T]) -> usize {
+        let counts = |x: T| x > self.score || (x == self.score && self.p > T::ZERO);
+        x.iter().filter(|&&x| counts(x)).count()
     }
-    let mut parts = vec![Sums::zero(); candidates.len().div_ceil(CHUNK)];
-    let anchor = root.anchor(level, max, &candidates, |anchor| {
-        let shared = Parts::new(&mut parts);
-        run.each(
-            candidates.len().div_ceil(CHUNK),
-            || (),
-            |(), chunk| {
-                let x = &candidates[chunk * CHUNK..candidates.len().min((chunk + 1) * CHUNK)];
-                // SAFETY: each chunk is one task.
-                let sums = unsafe { &mut shared.part(chunk, 1)[0] };
-                *sums = dispatch!(level, simd => root.sums(simd, anchor, x));
-            },
-        )?;
-        Ok(dispatch!(level, simd => Sums::combine(simd, &parts)))
-    })?;
-    let y = Parts::new(y);
-    run.each(
-        x.len().div_ceil(CHUNK),
-        || (),
-        |(), chunk| {
-            let x = &x[chunk * CHUNK..x.len().min((chunk + 1) * CHUNK)];
-            // SAFETY: each chunk is one task.
-            let y = unsafe { y.part(chunk * CHUNK, x.len()) };
-            dispatch!(level, simd => root.write(simd, anchor, x, y));
-        },
-    )
 }
 
 impl<T: Real> Sums<T> {
-    fn zero() -> Self {
-        Self {
+    #[simd]
+    fn combine<S: Simd>(simd: S, parts: &[Self]) -> Self {
+        let mut whole = Self {
             mass: T::ZERO,
             slope: T::ZERO,
             equal: T::ZERO,
-        }
-    }
-
-    #[simd]
-    fn combine<S: Simd>(simd: S, parts: &[Self]) -> Self {
-        let mut whole = Self::zero();
+        };
         let mut mass = Sum::<T, S>::new(simd);
         for part in parts {
             mass.add_one(part.mass);

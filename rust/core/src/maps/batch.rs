@@ -4,7 +4,7 @@
 //! float16 storage, a mask, output over the input) is staged: rows are copied into the worker's scratch, mapped
 //! there, and copied out, a task at a time, so it costs cache traffic and no memory.
 
-use std::ops::Range;
+use std::{mem, ops::Range};
 
 use fearless_simd::Level;
 use half::{f16, slice::HalfFloatSliceExt};
@@ -48,14 +48,14 @@ impl Shape {
         }
     }
 
-    /// How many rows there are.
+    /// How many rows there are; `usize::MAX` if that is more.
     pub fn count(self) -> usize {
-        self.outer * self.inner
+        self.outer.saturating_mul(self.inner)
     }
 
-    /// How many values there are.
+    /// How many values there are; `usize::MAX`, which no slice has, if that is more.
     pub fn len(self) -> usize {
-        self.count() * self.n
+        self.count().saturating_mul(self.n)
     }
 
     /// Whether there are no values.
@@ -290,11 +290,7 @@ impl<'a, E: Storage> Scores<'a, E> {
         room: &'s mut Vec<E::Compute>,
     ) -> &'s [E::Compute] {
         let Shape { n, inner, .. } = self.shape;
-        if let Source::Apart(x) = *from
-            && inner == 1
-            && self.mask.is_none()
-            && let Some(direct) = E::direct(&x[rows.start * n..rows.end * n])
-        {
+        if let Some(direct) = self.direct(from, rows.clone()) {
             return direct;
         }
         room.resize(rows.len() * n, E::Compute::default());
@@ -312,44 +308,175 @@ impl<'a, E: Storage> Scores<'a, E> {
                 }
             });
         }
-        if let Some(mask) = self.mask {
-            for row in rows.clone() {
-                let start = self.shape.start(row);
-                for (k, value) in room[(row - rows.start) * n..][..n].iter_mut().enumerate() {
-                    if !mask[start + k * inner] && !value.is_nan() {
-                        *value = E::Compute::NEG_INFINITY;
-                    }
-                }
-            }
+        for (row, values) in rows.zip(room.chunks_exact_mut(n)) {
+            self.exclude(self.shape.start(row), values);
         }
         room
     }
 
-    /// A row of only -∞ is NaN to a map; where the mask made it so, it is [`RowMap::EXCLUDED`] instead.
-    pub(super) fn fill_excluded<M: RowMap<E::Compute>>(
+    /// [`Scores::stage`] of one long row, shared out.
+    ///
+    /// # Safety
+    /// As [`Scores::stage`].
+    pub(super) unsafe fn stage_long_row<'s>(
         &self,
-        rows: Range<usize>,
-        x: &[E::Compute],
-        y: &mut [E::Compute],
-        _: &M,
-    ) {
-        if self.mask.is_none() {
-            return;
+        run: &mut Run<'_>,
+        from: &Source<'s, E>,
+        row: usize,
+        room: &'s mut Vec<E::Compute>,
+    ) -> Result<&'s [E::Compute], Error> {
+        let Shape { n, inner, .. } = self.shape;
+        if let Some(direct) = self.direct(from, row..row + 1) {
+            return Ok(direct);
         }
-        let n = self.shape.n;
-        for (row, (x, y)) in rows.zip(x.chunks_exact(n).zip(y.chunks_exact_mut(n))) {
-            if self.excludes(row) && !x.iter().any(|x| x.is_nan()) {
-                y.fill(M::EXCLUDED);
+        make_room(room, n);
+        write_chunks(run, room, |at, to| {
+            let start = self.shape.start(row) + at.start * inner;
+            if inner == 1 {
+                // SAFETY: the caller's promise.
+                E::load(unsafe { from.part(start, to.len()) }, to);
+            } else {
+                for (k, value) in to.iter_mut().enumerate() {
+                    // SAFETY: the caller's promise.
+                    *value = unsafe { from.part(start + k * inner, 1) }[0].widen();
+                }
+            }
+            self.exclude(start, to);
+        })?;
+        Ok(room)
+    }
+
+    /// Rows that can be used where they lie.
+    fn direct<'s>(&self, from: &Source<'s, E>, rows: Range<usize>) -> Option<&'s [E::Compute]> {
+        let Shape { n, inner, .. } = self.shape;
+        match *from {
+            Source::Apart(x) if inner == 1 && self.mask.is_none() => {
+                E::direct(&x[rows.start * n..rows.end * n])
+            }
+            _ => None,
+        }
+    }
+
+    /// Puts -∞ in place of what the mask excludes in a row, from the value that lies at `start`.
+    fn exclude(&self, start: usize, row: &mut [E::Compute]) {
+        let Some(mask) = self.mask else {
+            return;
+        };
+        for (value, &counts) in row
+            .iter_mut()
+            .zip(mask[start..].iter().step_by(self.shape.inner))
+        {
+            if !counts && !value.is_nan() {
+                *value = E::Compute::NEG_INFINITY;
             }
         }
     }
 
-    /// Whether the mask excludes the whole row.
-    fn excludes(&self, row: usize) -> bool {
-        let (start, inner) = (self.shape.start(row), self.shape.inner);
-        self.mask
-            .is_some_and(|mask| (0..self.shape.n).all(|k| !mask[start + k * inner]))
+    /// A row of only -∞ is NaN to a map; where the mask made it so, it is [`RowMap::EXCLUDED`] instead.
+    pub(super) fn fill_excluded(
+        &self,
+        rows: Range<usize>,
+        x: &[E::Compute],
+        y: &mut [E::Compute],
+        excluded: E::Compute,
+    ) {
+        let n = self.shape.n;
+        for (row, (x, y)) in rows.zip(x.chunks_exact(n).zip(y.chunks_exact_mut(n))) {
+            if self.excludes(self.shape.start(row), x) {
+                y.fill(excluded);
+            }
+        }
     }
+
+    /// [`Scores::fill_excluded`] of one long row, shared out.
+    pub(super) fn fill_excluded_long_row(
+        &self,
+        run: &mut Run<'_>,
+        row: usize,
+        x: &[E::Compute],
+        y: &mut [E::Compute],
+        excluded: E::Compute,
+    ) -> Result<(), Error> {
+        if self.mask.is_none() {
+            return Ok(());
+        }
+        let Shape { n, inner, .. } = self.shape;
+        let start = self.shape.start(row);
+        let chunks = of_chunks(run, n, |at| self.excludes(start + at.start * inner, &x[at]))?;
+        if chunks.into_iter().all(|excludes| excludes) {
+            write_chunks(run, y, |_, y| y.fill(excluded))?;
+        }
+        Ok(())
+    }
+
+    /// Whether the mask excludes all these values of a row, of which the first lies at `start`, and none of them is NaN.
+    fn excludes(&self, start: usize, x: &[E::Compute]) -> bool {
+        self.mask.is_some_and(|mask| {
+            let mut counts = mask[start..].iter().step_by(self.shape.inner).take(x.len());
+            !counts.any(|&counts| counts) && !x.iter().any(|x| x.is_nan())
+        })
+    }
+}
+
+/// Room for n values. What is new comes as zeros from the system, which clears a page when it is first touched.
+pub(super) fn make_room<T: Real>(room: &mut Vec<T>, n: usize) {
+    if room.len() != n {
+        *room = vec![T::ZERO; n];
+    }
+}
+
+/// Where chunk `index` of a long row lies in it.
+pub(super) fn chunk(len: usize, index: usize) -> Range<usize> {
+    index * CHUNK..len.min((index + 1) * CHUNK)
+}
+
+/// What `visit` makes of each chunk of a long row, in their order.
+pub(super) fn of_chunks<R: Send>(
+    run: &mut Run<'_>,
+    len: usize,
+    visit: impl Fn(Range<usize>) -> R + Sync,
+) -> Result<Vec<R>, Error> {
+    run.collect(len.div_ceil(CHUNK), |index| visit(chunk(len, index)))
+}
+
+/// Writes a long row: `write` takes where a chunk lies in it, and the chunk.
+pub(super) fn write_chunks<T: Send>(
+    run: &mut Run<'_>,
+    y: &mut [T],
+    write: impl Fn(Range<usize>, &mut [T]) + Sync,
+) -> Result<(), Error> {
+    let len = y.len();
+    run.each_chunk(y, CHUNK, || (), |(), index, y| write(chunk(len, index), y))
+}
+
+/// Cuts off the first `len` values.
+pub(super) fn take_first<'a, T>(rest: &mut &'a mut [T], len: usize) -> &'a mut [T] {
+    let (first, others) = mem::take(rest).split_at_mut(len);
+    *rest = others;
+    first
+}
+
+/// The values of all parts, one after the other.
+pub(super) fn gather<T: Real>(run: &mut Run<'_>, parts: Vec<Vec<T>>) -> Result<Vec<T>, Error> {
+    let mut all = vec![T::ZERO; parts.iter().map(Vec::len).sum()];
+    let mut rest = &mut all[..];
+    let mut moves: Vec<_> = parts
+        .into_iter()
+        .map(|part| {
+            let to = take_first(&mut rest, part.len());
+            (part, to)
+        })
+        .collect();
+    run.each_chunk(
+        &mut moves,
+        1,
+        || (),
+        |(), _, moves| {
+            let (part, to) = &mut moves[0];
+            to.copy_from_slice(&mem::take(part));
+        },
+    )?;
+    Ok(all)
 }
 
 /// Where the scores are read from.
@@ -398,6 +525,47 @@ pub(super) unsafe fn store_rows<E: Storage>(
     });
 }
 
+/// Gives `map` room for a long row and stores what it wrote there, if that is not its place already.
+///
+/// # Safety
+/// No other task holds the row.
+pub(super) unsafe fn map_long_row<E: Storage>(
+    run: &mut Run<'_>,
+    shape: Shape,
+    row: usize,
+    to: &Parts<'_, E>,
+    room: &mut Vec<E::Compute>,
+    map: impl FnOnce(&mut Run<'_>, &mut [E::Compute]) -> Result<(), Error>,
+) -> Result<(), Error> {
+    let Shape { n, inner, .. } = shape;
+    if inner == 1 {
+        // SAFETY: the caller's promise.
+        if let Some(y) = E::direct_mut(unsafe { to.part(row * n, n) }) {
+            return map(run, y);
+        }
+    }
+    make_room(room, n);
+    map(run, room)?;
+    run.each(
+        n.div_ceil(CHUNK),
+        || (),
+        |(), index| {
+            let at = chunk(n, index);
+            let start = shape.start(row) + at.start * inner;
+            let y = &room[at];
+            if inner == 1 {
+                // SAFETY: the caller's promise; each chunk belongs to one task.
+                E::store(y, unsafe { to.part(start, y.len()) });
+            } else {
+                for (k, &y) in y.iter().enumerate() {
+                    // SAFETY: as above.
+                    unsafe { to.part(start + k * inner, 1)[0] = E::narrow(y) };
+                }
+            }
+        },
+    )
+}
+
 /// What a worker keeps from task to task.
 pub(super) struct Scratch<T> {
     /// Staged input rows.
@@ -443,11 +611,11 @@ pub(super) fn tasks(shape: Shape) -> (usize, impl Fn(usize) -> Range<usize> + Sy
 }
 
 /// Maps all rows.
-pub(super) fn map_rows<E: Storage>(
+pub(super) fn map_rows<E: Storage, M: RowMap<E::Compute>>(
     run: &mut Run<'_>,
     scores: &Scores<'_, E>,
     out: &mut [E],
-    map: &impl RowMap<E::Compute>,
+    map: &M,
 ) -> Result<(), Error> {
     let shape = scores.shape;
     scores.check()?;
@@ -469,7 +637,7 @@ pub(super) fn map_rows<E: Storage>(
         let x = unsafe { scores.stage(&source, rows.clone(), &mut scratch.x) };
         let mut mapped = |y: &mut [E::Compute]| {
             map.rows(level, rows.start, shape.n, x, y, &mut scratch.kernel);
-            scores.fill_excluded(rows.clone(), x, y, map);
+            scores.fill_excluded(rows.clone(), x, y, M::EXCLUDED);
         };
         if shape.inner == 1 {
             // SAFETY: as above.
@@ -484,35 +652,27 @@ pub(super) fn map_rows<E: Storage>(
     })
 }
 
-fn map_long_rows<E: Storage>(
+fn map_long_rows<E: Storage, M: RowMap<E::Compute>>(
     run: &mut Run<'_>,
     scores: &Scores<'_, E>,
     out: &mut [E],
-    map: &impl RowMap<E::Compute>,
+    map: &M,
 ) -> Result<(), Error> {
-    let Shape { n, inner, .. } = scores.shape;
     let out = Parts::new(out);
+    let source = match scores.x {
+        Some(x) => Source::Apart(x),
+        None => Source::InPlace(&out),
+    };
     let mut scratch = Scratch::new();
     for row in 0..scores.shape.count() {
-        let source = match scores.x {
-            Some(x) => Source::Apart(x),
-            None => Source::InPlace(&out),
-        };
         // SAFETY: one row at a time; its input is staged before its output is borrowed.
-        let x = unsafe { scores.stage(&source, row..row + 1, &mut scratch.x) };
-        if inner == 1 {
-            // SAFETY: as above.
-            if let Some(y) = E::direct_mut(unsafe { out.part(row * n, n) }) {
+        unsafe {
+            let x = scores.stage_long_row(run, &source, row, &mut scratch.x)?;
+            map_long_row(run, scores.shape, row, &out, &mut scratch.y, |run, y| {
                 map.long_row(run, row, x, y)?;
-                scores.fill_excluded(row..row + 1, x, y, map);
-                continue;
-            }
+                scores.fill_excluded_long_row(run, row, x, y, M::EXCLUDED)
+            })?;
         }
-        scratch.y.resize(n, E::Compute::default());
-        map.long_row(run, row, x, &mut scratch.y)?;
-        scores.fill_excluded(row..row + 1, x, &mut scratch.y, map);
-        // SAFETY: as above.
-        unsafe { store_rows(scores.shape, row..row + 1, &scratch.y, &out) };
     }
     Ok(())
 }

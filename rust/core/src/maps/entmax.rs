@@ -9,12 +9,12 @@ use fearless_simd::{Level, dispatch};
 
 use super::{
     anchored::{self, Root},
-    batch::{PerRow, RowMap, Scores, Scratch, Source, Storage, map_rows, tasks},
+    batch::{LONG, PerRow, RowMap, Scores, Scratch, Source, Storage, map_rows, tasks},
     power::{General, Linear, NEAR_ONE, Plain, Power, Square},
-    softmax::{softmax_long_row, softmax_rows},
+    softmax::{infinities, infinities_of_long_row, softmax_long_row, softmax_rows},
     threshold::{
-        bisect_long_row, bisect_row, locate, room, threshold_and_support, threshold_long_row,
-        threshold_rows,
+        bisect_long_row, bisect_row, locate, room, threshold_and_support,
+        threshold_and_support_of_long_row, threshold_long_row, threshold_rows,
     },
 };
 use crate::{
@@ -89,6 +89,16 @@ pub fn threshold<E: Storage>(
     let Some(x) = scores.x else {
         return Err(Error::Empty { argument: "x" }); // there is no output to be mapped in place
     };
+    if shape.n > LONG {
+        let mut room = Vec::new();
+        for (row, (tau, support)) in tau.iter_mut().zip(support).enumerate() {
+            // SAFETY: nothing is written to the scores.
+            let x = unsafe { scores.stage_long_row(run, &Source::Apart(x), row, &mut room)? };
+            let found = threshold_of_long_row(run, alpha.of(row), x)?;
+            (*tau, *support) = (E::narrow(found.0), found.1 as i64);
+        }
+        return Ok(());
+    }
     let (tau, support) = (Parts::new(tau), Parts::new(support));
     let (count, rows_of) = tasks(shape);
     run.each(count, Scratch::new, |scratch, task| {
@@ -126,14 +136,37 @@ fn threshold_of_row<T: Real>(level: Level, alpha: f64, x: &[T], kernel: &mut Vec
         Kernel::General => by_power(level, General::<T, false>::new(alpha), x, kernel),
         Kernel::Root => anchored::threshold_and_support(level, Root::new(alpha), x, kernel),
     };
-    found.unwrap_or_else(|max| {
-        let infinite = x.iter().filter(|&&x| x == T::INFINITY).count();
-        if max == T::INFINITY && !x.iter().any(|x| x.is_nan()) {
-            (T::INFINITY, infinite)
-        } else {
-            (T::NAN, 0)
+    found.unwrap_or_else(|max| threshold_at_infinity(max, infinities(x)))
+}
+
+fn threshold_of_long_row<T: Real>(
+    run: &mut Run<'_>,
+    alpha: f64,
+    x: &[T],
+) -> Result<(T, usize), Error> {
+    let found = match Kernel::of(alpha) {
+        Kernel::Sparsemax => threshold_and_support_of_long_row(run, Linear { total: T::ONE }, x)?,
+        Kernel::Square => threshold_and_support_of_long_row(run, Square, x)?,
+        Kernel::Softmax | Kernel::Near => {
+            threshold_and_support_of_long_row(run, General::<T, true>::new(alpha), x)?
         }
-    })
+        Kernel::General => {
+            threshold_and_support_of_long_row(run, General::<T, false>::new(alpha), x)?
+        }
+        Kernel::Root => anchored::threshold_and_support_of_long_row(run, Root::new(alpha), x)?,
+    };
+    match found {
+        Ok(found) => Ok(found),
+        Err(max) => Ok(threshold_at_infinity(max, infinities_of_long_row(run, x)?)),
+    }
+}
+
+/// τ and the support of a row without a finite maximum, or with a NaN.
+fn threshold_at_infinity<T: Real>(max: T, infinities: Option<usize>) -> (T, usize) {
+    match infinities {
+        Some(count) if max == T::INFINITY => (T::INFINITY, count),
+        _ => (T::NAN, 0),
+    }
 }
 
 /// The kernel of an α.

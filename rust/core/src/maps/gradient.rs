@@ -10,6 +10,9 @@
 //!
 //! **Determinism.** The same bits at every SIMD level, batch split and number of workers.
 //!
+//! Each is made of sums over the row and a pass that writes. A long row adds up chunk by chunk, and then the chunks in
+//! their order.
+//!
 //! 1. For α > 2 the heaviest weight belongs to the smallest p and may be beyond all others: its entry is minus the sum
 //!    of the others, so that nothing large cancels.
 //! 2. The formula for dp/dα cancels as α → 1. With `E(y) = (e^y - 1 - y)/y²`, l = ln p, `M₁ = Σ p l`,
@@ -20,7 +23,10 @@ use fearless_simd::{Level, Simd, dispatch, prelude::*};
 use fearless_simd_macros::simd;
 
 use super::{
-    batch::{PerRow, Scores, Scratch, Shape, Source, Storage, store_rows, tasks},
+    batch::{
+        CHUNK, LONG, PerRow, Scores, Scratch, Shape, Source, Storage, make_room, map_long_row,
+        of_chunks, store_rows, tasks, write_chunks,
+    },
     softmax::inverse_temperature,
 };
 use crate::{
@@ -42,9 +48,15 @@ pub fn softmax_vjp<E: Storage>(
     out: &mut [E],
 ) -> Result<(), Error> {
     let inverse = inverse_temperature(temperature)?;
-    map_pairs(run, shape, (p, g), out, |level, _, p, g, y| {
-        dispatch!(level, simd => softmax_row(simd, inverse, p, g, y));
-    })
+    let pullback = Softmax { inverse };
+    map_pairs(
+        run,
+        shape,
+        (p, g),
+        out,
+        |level, _, p, g, y| dispatch!(level, simd => pull_row(simd, pullback, p, g, y)),
+        |run, _, p, g, y| pull_long_row(run, pullback, p, g, y),
+    )
 }
 
 /// `Jᵀ g` of [`super::log_softmax()`] at its result log p.
@@ -59,9 +71,15 @@ pub fn log_softmax_vjp<E: Storage>(
     out: &mut [E],
 ) -> Result<(), Error> {
     let inverse = inverse_temperature(temperature)?;
-    map_pairs(run, shape, (log_p, g), out, |level, _, log_p, g, y| {
-        dispatch!(level, simd => log_softmax_row(simd, inverse, log_p, g, y));
-    })
+    let pullback = LogSoftmax { inverse };
+    map_pairs(
+        run,
+        shape,
+        (log_p, g),
+        out,
+        |level, _, log_p, g, y| dispatch!(level, simd => pull_row(simd, pullback, log_p, g, y)),
+        |run, _, log_p, g, y| pull_long_row(run, pullback, log_p, g, y),
+    )
 }
 
 /// `J g` of [`super::entmax()`] at its result p; at α = 2, of [`super::project_simplex()`] with any total.
@@ -76,15 +94,20 @@ pub fn entmax_vjp<E: Storage>(
     out: &mut [E],
 ) -> Result<(), Error> {
     check_alpha(alpha, shape.count())?;
-    map_pairs(run, shape, (p, g), out, |level, row, p, g, y| {
-        entmax_row(level, alpha.of(row), p, g, y);
-    })
+    map_pairs(
+        run,
+        shape,
+        (p, g),
+        out,
+        |level, row, p, g, y| entmax_row(level, alpha.of(row), p, g, y),
+        |run, row, p, g, y| entmax_long_row(run, alpha.of(row), p, g, y),
+    )
 }
 
 /// [`entmax_vjp`] of p in compressed sparse rows, `g` being dense; `out` belongs to the entries of p.
 ///
 /// # Errors
-/// As [`entmax_vjp`]. The columns must lie below `n` and `starts` must rise to the number of entries.
+/// As [`entmax_vjp`]. The columns must lie below `n` and `starts` must rise from 0 to the number of entries.
 pub fn entmax_vjp_sparse<E: Storage>(
     run: &mut Run<'_>,
     n: usize,
@@ -97,13 +120,17 @@ pub fn entmax_vjp_sparse<E: Storage>(
     let shape = Shape::rows(rows, n);
     shape.check("g", g.len())?;
     check_alpha(alpha, rows)?;
-    check_sparse(p.len(), columns, starts, out.len(), n)?;
+    check_sparse(run, p.len(), columns, starts, out.len(), n)?;
     let level = run.level;
     let out = Parts::new(out);
     let (count, rows_of) = tasks(shape);
+    let entries_of = |row: usize| starts[row]..starts[row + 1];
     run.each(count, Scratch::new, |scratch, task| {
         for row in rows_of(task) {
-            let entries = starts[row]..starts[row + 1];
+            let entries = entries_of(row);
+            if entries.len() > LONG {
+                continue;
+            }
             let g = &g[row * n..(row + 1) * n];
             scratch.x.resize(entries.len(), E::Compute::ZERO);
             E::load(&p[entries.clone()], &mut scratch.x);
@@ -124,11 +151,38 @@ pub fn entmax_vjp_sparse<E: Storage>(
                 out.part(entries.start, entries.len())
             });
         }
-    })
+    })?;
+    let mut scratch = Scratch::new();
+    for row in (0..rows).filter(|&row| entries_of(row).len() > LONG) {
+        let entries = entries_of(row);
+        let (p, columns, g) = (
+            &p[entries.clone()],
+            &columns[entries.clone()],
+            &g[row * n..],
+        );
+        make_room(&mut scratch.kernel, entries.len());
+        write_chunks(run, &mut scratch.kernel, |at, to| {
+            for (to, &k) in to.iter_mut().zip(&columns[at]) {
+                *to = g[k].widen();
+            }
+        })?;
+        let shape = Shape::rows(1, entries.len());
+        // SAFETY: one row at a time, and nothing is written to p.
+        unsafe {
+            let scores = Scores::new(shape, p);
+            let p = scores.stage_long_row(run, &Source::Apart(p), 0, &mut scratch.x)?;
+            let own = Parts::new(out.part(entries.start, entries.len()));
+            map_long_row(run, shape, 0, &own, &mut scratch.y, |run, y| {
+                entmax_long_row(run, alpha.of(row), p, &scratch.kernel, y)
+            })?;
+        }
+    }
+    Ok(())
 }
 
 /// Refuses what is no matrix of n columns: that rows do not overlap is what makes their parts of `out` disjoint.
 fn check_sparse(
+    run: &mut Run<'_>,
     entries: usize,
     columns: &[usize],
     starts: &[usize],
@@ -148,6 +202,13 @@ fn check_sparse(
             });
         }
     }
+    if let Some(&first) = starts.first().filter(|&&first| first > 0) {
+        return Err(Error::Domain {
+            argument: "indptr",
+            domain: "0 at its beginning",
+            value: first as f64,
+        });
+    }
     if let Some(fall) = starts.windows(2).find(|pair| pair[1] < pair[0]) {
         return Err(Error::Domain {
             argument: "indptr",
@@ -155,7 +216,10 @@ fn check_sparse(
             value: fall[1] as f64,
         });
     }
-    if let Some(&column) = columns.iter().find(|&&column| column >= n) {
+    let outside = of_chunks(run, entries, |at| {
+        columns[at].iter().find(|&&column| column >= n)
+    })?;
+    if let Some(&column) = outside.into_iter().flatten().next() {
         return Err(Error::Domain {
             argument: "indices",
             domain: "below the number of columns",
@@ -186,11 +250,20 @@ pub fn entmax_alpha_grad<E: Storage>(
     }
     let level = run.level;
     let out = Parts::new(out);
-    each_pair(run, shape, (p, g), |row, p, g, _| {
-        let slope = dispatch!(level, simd => alpha_slope(simd, alpha.of(row), p, g));
+    let store = |row, slope| {
         // SAFETY: each row belongs to one task.
         unsafe { out.part(row, 1)[0] = E::narrow(E::Compute::from_f64(slope)) };
-    })
+    };
+    each_pair(
+        run,
+        shape,
+        (p, g),
+        |row, p, g, _| store(row, alpha_slope(level, alpha.of(row), p, g)),
+        |run, row, p, g, _| {
+            store(row, alpha_slope_of_long_row(run, alpha.of(row), p, g)?);
+            Ok(())
+        },
+    )
 }
 
 fn check_alpha(alpha: PerRow<'_>, rows: usize) -> Result<(), Error> {
@@ -199,23 +272,46 @@ fn check_alpha(alpha: PerRow<'_>, rows: usize) -> Result<(), Error> {
     })
 }
 
-/// Visits every row of two arrays of one shape; the last argument is room for a row.
+/// Visits every row of two arrays of one shape, short or long; the last argument is room for a row.
 fn each_pair<E: Storage>(
     run: &mut Run<'_>,
     shape: Shape,
     (p, g): (&[E], &[E]),
     visit: impl Fn(usize, &[E::Compute], &[E::Compute], &mut Vec<E::Compute>) + Sync,
+    visit_long: impl Fn(
+        &mut Run<'_>,
+        usize,
+        &[E::Compute],
+        &[E::Compute],
+        &mut Vec<E::Compute>,
+    ) -> Result<(), Error>,
 ) -> Result<(), Error> {
     shape.check("p", p.len())?;
     shape.check("g", g.len())?;
+    let scores = [Scores::new(shape, p), Scores::new(shape, g)];
+    let sources = [Source::Apart(p), Source::Apart(g)];
+    if shape.n > LONG {
+        let mut scratch = Scratch::new();
+        for row in 0..shape.count() {
+            // SAFETY: nothing is written to p and g.
+            let (p, g) = unsafe {
+                (
+                    scores[0].stage_long_row(run, &sources[0], row, &mut scratch.x)?,
+                    scores[1].stage_long_row(run, &sources[1], row, &mut scratch.kernel)?,
+                )
+            };
+            visit_long(run, row, p, g, &mut scratch.y)?;
+        }
+        return Ok(());
+    }
     let (count, rows_of) = tasks(shape);
     run.each(count, Scratch::new, |scratch, task| {
         let rows = rows_of(task);
         // SAFETY: nothing is written to p and g.
         let (p, g) = unsafe {
             (
-                Scores::new(shape, p).stage(&Source::Apart(p), rows.clone(), &mut scratch.x),
-                Scores::new(shape, g).stage(&Source::Apart(g), rows.clone(), &mut scratch.kernel),
+                scores[0].stage(&sources[0], rows.clone(), &mut scratch.x),
+                scores[1].stage(&sources[1], rows.clone(), &mut scratch.kernel),
             )
         };
         for (row, (p, g)) in rows.zip(p.chunks_exact(shape.n).zip(g.chunks_exact(shape.n))) {
@@ -230,23 +326,43 @@ fn map_pairs<E: Storage>(
     pair: (&[E], &[E]),
     out: &mut [E],
     map: impl Fn(Level, usize, &[E::Compute], &[E::Compute], &mut [E::Compute]) + Sync,
+    map_long: impl Fn(
+        &mut Run<'_>,
+        usize,
+        &[E::Compute],
+        &[E::Compute],
+        &mut [E::Compute],
+    ) -> Result<(), Error>,
 ) -> Result<(), Error> {
     shape.check("out", out.len())?;
     let level = run.level;
     let out = Parts::new(out);
-    each_pair(run, shape, pair, |row, p, g, room| {
-        // SAFETY: each row belongs to one task.
-        unsafe {
-            if shape.inner == 1
-                && let Some(y) = E::direct_mut(out.part(row * shape.n, shape.n))
-            {
-                return map(level, row, p, g, y);
+    each_pair(
+        run,
+        shape,
+        pair,
+        |row, p, g, room| {
+            // SAFETY: each row belongs to one task.
+            unsafe {
+                if shape.inner == 1
+                    && let Some(y) = E::direct_mut(out.part(row * shape.n, shape.n))
+                {
+                    return map(level, row, p, g, y);
+                }
+                room.resize(shape.n, E::Compute::ZERO);
+                map(level, row, p, g, room);
+                store_rows(shape, row..row + 1, room, &out);
             }
-            room.resize(shape.n, E::Compute::ZERO);
-            map(level, row, p, g, room);
-            store_rows(shape, row..row + 1, room, &out);
-        }
-    })
+        },
+        |run, row, p, g, room| {
+            // SAFETY: one row at a time.
+            unsafe {
+                map_long_row(run, shape, row, &out, room, |run, y| {
+                    map_long(run, row, p, g, y)
+                })
+            }
+        },
+    )
 }
 
 /// Adds up what `term` makes of the stripes of two rows, a rest being filled with zeros.
@@ -274,123 +390,338 @@ macro_rules! write_pairs {
     };
 }
 
-#[simd]
-fn softmax_row<S: Simd, T: Real>(simd: S, inverse: T, p: &[T], g: &[T], y: &mut [T]) {
-    let zero = T::Stripe::<S>::splat(simd, T::ZERO);
-    // An entry that is exactly 0 counts for nothing, whatever g is there.
-    let mean = sum_pairs!(simd, T, S, p, g, |p, g| p
-        .simd_eq(T::ZERO)
-        .select(zero, p * g));
-    write_pairs!(simd, T, S, p, g, y, |p, g| p
-        .simd_eq(T::ZERO)
-        .select(zero, p * (g - mean) * inverse));
+/// The gradient of a row: two sums, and values given them.
+trait Pullback<T: Real>: Copy + Sync {
+    fn sums<S: Simd>(self, simd: S, p: &[T], g: &[T]) -> [T; 2];
+    fn write<S: Simd>(self, simd: S, sums: [T; 2], p: &[T], g: &[T], y: &mut [T]);
 }
 
 #[simd]
-fn log_softmax_row<S: Simd, T: Real>(simd: S, inverse: T, log_p: &[T], g: &[T], y: &mut [T]) {
-    let sum = sum_pairs!(simd, T, S, log_p, g, |_p, g| g);
-    write_pairs!(simd, T, S, log_p, g, y, |log_p, g| (g - exp::<T, S>(log_p)
-        * sum)
-        * inverse);
+fn pull_row<S: Simd, T: Real, P: Pullback<T>>(simd: S, pullback: P, p: &[T], g: &[T], y: &mut [T]) {
+    let sums = pullback.sums(simd, p, g);
+    pullback.write(simd, sums, p, g, y);
+}
+
+fn pull_long_row<T: Real, P: Pullback<T>>(
+    run: &mut Run<'_>,
+    pullback: P,
+    p: &[T],
+    g: &[T],
+    y: &mut [T],
+) -> Result<(), Error> {
+    let level = run.level;
+    let sums = of_chunks(
+        run,
+        p.len(),
+        |at| dispatch!(level, simd => pullback.sums(simd, &p[at.clone()], &g[at])),
+    )?;
+    let sums = dispatch!(level, simd => join(simd, &sums));
+    write_chunks(run, y, |at, y| {
+        dispatch!(level, simd => pullback.write(simd, sums, &p[at.clone()], &g[at], y));
+    })
+}
+
+/// Adds up the sums of the chunks of a row.
+#[simd]
+fn join<S: Simd, T: Real, const N: usize>(simd: S, chunks: &[[T; N]]) -> [T; N] {
+    let mut sums = [T::ZERO; N];
+    for (k, sum) in sums.iter_mut().enumerate() {
+        let mut joined = Sum::<T, S>::new(simd);
+        for chunk in chunks {
+            joined.add_one(chunk[k]);
+        }
+        *sum = joined.total();
+    }
+    sums
+}
+
+#[derive(Clone, Copy)]
+struct Softmax<T> {
+    inverse: T,
+}
+
+impl<T: Real> Pullback<T> for Softmax<T> {
+    #[inline(always)]
+    fn sums<S: Simd>(self, simd: S, p: &[T], g: &[T]) -> [T; 2] {
+        let zero = T::Stripe::<S>::splat(simd, T::ZERO);
+        // An entry that is exactly 0 counts for nothing, whatever g is there.
+        let mean = sum_pairs!(simd, T, S, p, g, |p, g| p
+            .simd_eq(T::ZERO)
+            .select(zero, p * g));
+        [mean, T::ONE]
+    }
+
+    #[inline(always)]
+    fn write<S: Simd>(self, simd: S, [mean, _]: [T; 2], p: &[T], g: &[T], y: &mut [T]) {
+        let zero = T::Stripe::<S>::splat(simd, T::ZERO);
+        write_pairs!(simd, T, S, p, g, y, |p, g| p
+            .simd_eq(T::ZERO)
+            .select(zero, p * (g - mean) * self.inverse));
+    }
+}
+
+#[derive(Clone, Copy)]
+struct LogSoftmax<T> {
+    inverse: T,
+}
+
+impl<T: Real> Pullback<T> for LogSoftmax<T> {
+    #[inline(always)]
+    fn sums<S: Simd>(self, simd: S, log_p: &[T], g: &[T]) -> [T; 2] {
+        [sum_pairs!(simd, T, S, log_p, g, |_p, g| g), T::ONE]
+    }
+
+    #[inline(always)]
+    fn write<S: Simd>(self, simd: S, [sum, _]: [T; 2], log_p: &[T], g: &[T], y: &mut [T]) {
+        write_pairs!(simd, T, S, log_p, g, y, |log_p, g| (g - exp::<T, S>(log_p)
+            * sum)
+            * self.inverse);
+    }
 }
 
 fn entmax_row<T: Real>(level: Level, alpha: f64, p: &[T], g: &[T], y: &mut [T]) {
     if alpha > 2.0 {
-        let wide = |values: &[T]| values.iter().map(|v| v.to_f64()).collect::<Vec<_>>();
-        let (p, g, mut wide_y) = (wide(p), wide(g), vec![0.0; y.len()]);
-        dispatch!(level, simd => heavy_tail_row(simd, 2.0 - alpha, &p, &g, &mut wide_y));
-        for (y, wide) in y.iter_mut().zip(wide_y) {
-            *y = T::from_f64(wide);
-        }
+        heavy_tail_row(level, alpha, p, g, y);
     } else if alpha == 2.0 {
-        dispatch!(level, simd => weighted_row::<_, T, 0>(simd, T::ZERO, p, g, y));
+        dispatch!(level, simd => pull_row(simd, Weighted::<T, 0>::new(alpha), p, g, y));
     } else if alpha == 1.5 {
-        dispatch!(level, simd => weighted_row::<_, T, 1>(simd, T::ZERO, p, g, y));
+        dispatch!(level, simd => pull_row(simd, Weighted::<T, 1>::new(alpha), p, g, y));
     } else if alpha == 1.0 {
-        dispatch!(level, simd => softmax_row(simd, T::ONE, p, g, y));
+        dispatch!(level, simd => pull_row(simd, Softmax { inverse: T::ONE }, p, g, y));
     } else {
-        dispatch!(level, simd => weighted_row::<_, T, 2>(simd, T::from_f64(2.0 - alpha), p, g, y));
+        dispatch!(level, simd => pull_row(simd, Weighted::<T, 2>::new(alpha), p, g, y));
     }
 }
 
-/// w = p^exponent on the support: exponent 0 (KIND 0), ½ (1) or any (2).
-#[inline(always)]
-fn weight<S: Simd, T: Real, const KIND: u8>(exponent: T, p: T::Stripe<S>) -> T::Stripe<S> {
-    let simd = p.token();
-    let out = p.simd_le(T::ZERO); // a NaN is not, and stays
-    let w = match KIND {
-        0 => p
-            .simd_gt(T::ZERO)
-            .select(T::Stripe::<S>::splat(simd, T::ONE), p),
-        1 => p.sqrt(),
-        _ => exp2::<T, S>(log2::<T, S>(p) * exponent),
-    };
-    out.select(T::Stripe::<S>::splat(simd, T::ZERO), w)
-}
-
-#[simd]
-fn weighted_row<S: Simd, T: Real, const KIND: u8>(
-    simd: S,
-    exponent: T,
+fn entmax_long_row<T: Real>(
+    run: &mut Run<'_>,
+    alpha: f64,
     p: &[T],
     g: &[T],
     y: &mut [T],
-) {
-    let zero = T::Stripe::<S>::splat(simd, T::ZERO);
-    let weights = sum_pairs!(simd, T, S, p, g, |p, _g| weight::<S, T, KIND>(exponent, p));
-    if weights == T::ZERO {
-        return y.fill(T::ZERO); // a row that was excluded
+) -> Result<(), Error> {
+    if alpha > 2.0 {
+        heavy_tail_long_row(run, alpha, p, g, y)
+    } else if alpha == 2.0 {
+        pull_long_row(run, Weighted::<T, 0>::new(alpha), p, g, y)
+    } else if alpha == 1.5 {
+        pull_long_row(run, Weighted::<T, 1>::new(alpha), p, g, y)
+    } else if alpha == 1.0 {
+        pull_long_row(run, Softmax { inverse: T::ONE }, p, g, y)
+    } else {
+        pull_long_row(run, Weighted::<T, 2>::new(alpha), p, g, y)
     }
-    let sum = sum_pairs!(simd, T, S, p, g, |p, g| {
-        let w = weight::<S, T, KIND>(exponent, p);
-        w.simd_eq(T::ZERO).select(zero, w * g)
-    });
-    let mean = sum / weights;
-    write_pairs!(simd, T, S, p, g, y, |p, g| {
-        let w = weight::<S, T, KIND>(exponent, p);
-        w.simd_eq(T::ZERO).select(zero, w * (g - mean))
-    });
+}
+
+/// 1 < α ≤ 2, by the weights w = p^{2-α} on the support: 1 (KIND 0), √p (1), or any (2).
+#[derive(Clone, Copy)]
+struct Weighted<T, const KIND: u8> {
+    exponent: T,
+}
+
+impl<T: Real, const KIND: u8> Weighted<T, KIND> {
+    fn new(alpha: f64) -> Self {
+        Self {
+            exponent: T::from_f64(2.0 - alpha),
+        }
+    }
+
+    #[inline(always)]
+    fn weight<S: Simd>(self, p: T::Stripe<S>) -> T::Stripe<S> {
+        let simd = p.token();
+        let out = p.simd_le(T::ZERO); // a NaN is not, and stays
+        let w = match KIND {
+            0 => p
+                .simd_gt(T::ZERO)
+                .select(T::Stripe::<S>::splat(simd, T::ONE), p),
+            1 => p.sqrt(),
+            _ => exp2::<T, S>(log2::<T, S>(p) * self.exponent),
+        };
+        out.select(T::Stripe::<S>::splat(simd, T::ZERO), w)
+    }
+}
+
+impl<T: Real, const KIND: u8> Pullback<T> for Weighted<T, KIND> {
+    #[inline(always)]
+    fn sums<S: Simd>(self, simd: S, p: &[T], g: &[T]) -> [T; 2] {
+        let zero = T::Stripe::<S>::splat(simd, T::ZERO);
+        let weights = sum_pairs!(simd, T, S, p, g, |p, _g| self.weight::<S>(p));
+        let sum = sum_pairs!(simd, T, S, p, g, |p, g| {
+            let w = self.weight::<S>(p);
+            w.simd_eq(T::ZERO).select(zero, w * g)
+        });
+        [sum, weights]
+    }
+
+    #[inline(always)]
+    fn write<S: Simd>(self, simd: S, [sum, weights]: [T; 2], p: &[T], g: &[T], y: &mut [T]) {
+        if weights == T::ZERO {
+            return y.fill(T::ZERO); // a row that was excluded
+        }
+        let zero = T::Stripe::<S>::splat(simd, T::ZERO);
+        let mean = sum / weights;
+        write_pairs!(simd, T, S, p, g, y, |p, g| {
+            let w = self.weight::<S>(p);
+            w.simd_eq(T::ZERO).select(zero, w * (g - mean))
+        });
+    }
 }
 
 /// α > 2: the weights fall with p, and the heaviest is set apart (departure 1). In f64, for their range.
-#[simd]
-fn heavy_tail_row<S: Simd>(simd: S, exponent: f64, p: &[f64], g: &[f64], y: &mut [f64]) {
-    if p.iter().any(|p| p.is_nan()) {
-        return y.fill(f64::NAN);
-    }
-    let mut heaviest = None;
-    for (k, &value) in p.iter().enumerate() {
-        if value > 0.0 && heaviest.is_none_or(|h: usize| value < p[h]) {
-            heaviest = Some(k);
+#[derive(Clone, Copy)]
+struct HeavyTail {
+    exponent: f64,
+    /// The heaviest entry: its index, g there, and log₂ of its weight.
+    heaviest: usize,
+    own: f64,
+    most: f64,
+}
+
+/// The smallest p above 0, the first of equals, and its index; nothing where there is none.
+type Least<T> = Option<(T, usize)>;
+
+/// The least of values that begin at index `first`; `Err` if one is NaN.
+fn least<T: Real>(first: usize, p: &[T]) -> Result<Least<T>, IsNan> {
+    let mut least = None;
+    for (index, &p) in (first..).zip(p) {
+        if p.is_nan() {
+            return Err(IsNan);
+        }
+        if p > T::ZERO && least.is_none_or(|(least, _)| p < least) {
+            least = Some((p, index));
         }
     }
-    let Some(heaviest) = heaviest else {
-        return y.fill(0.0); // a row that was excluded
+    Ok(least)
+}
+
+#[derive(Clone, Copy)]
+struct IsNan;
+
+fn wide<T: Real>(values: &[T]) -> Vec<f64> {
+    values.iter().map(|v| v.to_f64()).collect()
+}
+
+fn heavy_tail_row<T: Real>(level: Level, alpha: f64, p: &[T], g: &[T], y: &mut [T]) {
+    let (least, heaviest) = match least(0, p) {
+        Err(IsNan) => return y.fill(T::NAN),
+        Ok(None) => return y.fill(T::ZERO), // a row that was excluded
+        Ok(Some(least)) => least,
     };
-    let zero = <f64 as Real>::Stripe::<S>::splat(simd, 0.0);
-    let least = <f64 as Real>::Stripe::<S>::splat(simd, p[heaviest]);
-    let most = (log2::<f64, S>(least) * exponent)[0];
-    let own = g[heaviest];
-    let weights = sum_pairs!(simd, f64, S, p, g, |p, _g| {
-        let w = exp2::<f64, S>(log2::<f64, S>(p) * exponent - most);
-        p.simd_gt(0.0).select(w, zero)
+    let own = g[heaviest].to_f64();
+    let tail = dispatch!(level, simd => HeavyTail::new(simd, alpha, least.to_f64(), heaviest, own));
+    let sums = dispatch!(level, simd => tail.sums(simd, p, g));
+    let others = dispatch!(level, simd => tail.write(simd, sums, 0, p, g, y));
+    y[heaviest] = T::from_f64(-others);
+}
+
+fn heavy_tail_long_row<T: Real>(
+    run: &mut Run<'_>,
+    alpha: f64,
+    p: &[T],
+    g: &[T],
+    y: &mut [T],
+) -> Result<(), Error> {
+    let level = run.level;
+    let chunks = of_chunks(run, p.len(), |at| least(at.start, &p[at]))?;
+    let chunks: Result<Vec<Least<T>>, IsNan> = chunks.into_iter().collect();
+    let least = chunks.map(|chunks| {
+        let all = chunks.into_iter().flatten();
+        all.reduce(|least, next| if next.0 < least.0 { next } else { least })
     });
-    let sum = sum_pairs!(simd, f64, S, p, g, |p, g| {
-        let w = exp2::<f64, S>(log2::<f64, S>(p) * exponent - most);
-        p.simd_gt(0.0).select(w * (g - own), zero)
-    });
-    let above = sum / weights; // of the mean over g of the heaviest
-    write_pairs!(simd, f64, S, p, g, y, |p, g| {
-        let difference = (g - own) - above;
-        let counts = p.simd_gt(0.0) & !difference.simd_eq(0.0); // a weight may be infinite
-        counts.select(
-            exp2::<f64, S>(log2::<f64, S>(p) * exponent) * difference,
-            zero,
-        )
-    });
-    y[heaviest] = 0.0;
-    let others = sum_pairs!(simd, f64, S, y, g, |y, _g| y);
-    y[heaviest] = -others;
+    let (least, heaviest) = match least {
+        Err(IsNan) => return write_chunks(run, y, |_, y| y.fill(T::NAN)),
+        Ok(None) => return write_chunks(run, y, |_, y| y.fill(T::ZERO)),
+        Ok(Some(least)) => least,
+    };
+    let own = g[heaviest].to_f64();
+    let tail = dispatch!(level, simd => HeavyTail::new(simd, alpha, least.to_f64(), heaviest, own));
+    let sums = of_chunks(
+        run,
+        p.len(),
+        |at| dispatch!(level, simd => tail.sums(simd, &p[at.clone()], &g[at])),
+    )?;
+    let sums = dispatch!(level, simd => join(simd, &sums));
+    let mut others = vec![[0.0]; p.len().div_ceil(CHUNK)];
+    let shared = Parts::new(&mut others);
+    write_chunks(run, y, |at, y| {
+        let (p, g) = (&p[at.clone()], &g[at.clone()]);
+        // SAFETY: each chunk belongs to one task.
+        let others = unsafe { &mut shared.part(at.start / CHUNK, 1)[0] };
+        *others = [dispatch!(level, simd => tail.write(simd, sums, at.start, p, g, y))];
+    })?;
+    let [others] = dispatch!(level, simd => join(simd, &others));
+    y[heaviest] = T::from_f64(-others);
+    Ok(())
+}
+
+impl HeavyTail {
+    #[simd]
+    fn new<S: Simd>(simd: S, alpha: f64, least: f64, heaviest: usize, own: f64) -> Self {
+        let exponent = 2.0 - alpha;
+        let least = <f64 as Real>::Stripe::<S>::splat(simd, least);
+        Self {
+            exponent,
+            heaviest,
+            own,
+            most: (log2::<f64, S>(least) * exponent)[0],
+        }
+    }
+
+    /// Of the weights relative to the heaviest: their sum with the distance of g from the heaviest's, and alone.
+    #[simd]
+    fn sums<S: Simd, T: Real>(self, simd: S, p: &[T], g: &[T]) -> [f64; 2] {
+        let Self {
+            exponent,
+            own,
+            most,
+            ..
+        } = self;
+        let (p, g) = (wide(p), wide(g));
+        let zero = <f64 as Real>::Stripe::<S>::splat(simd, 0.0);
+        let weights = sum_pairs!(simd, f64, S, p, g, |p, _g| {
+            let w = exp2::<f64, S>(log2::<f64, S>(p) * exponent - most);
+            p.simd_gt(0.0).select(w, zero)
+        });
+        let sum = sum_pairs!(simd, f64, S, p, g, |p, g| {
+            let w = exp2::<f64, S>(log2::<f64, S>(p) * exponent - most);
+            p.simd_gt(0.0).select(w * (g - own), zero)
+        });
+        [sum, weights]
+    }
+
+    /// Writes all entries but the heaviest, and returns their sum; the values begin at index `first` of the row.
+    #[simd]
+    fn write<S: Simd, T: Real>(
+        self,
+        simd: S,
+        [sum, weights]: [f64; 2],
+        first: usize,
+        p: &[T],
+        g: &[T],
+        y: &mut [T],
+    ) -> f64 {
+        let Self { exponent, own, .. } = self;
+        let (p, g, mut wide_y) = (wide(p), wide(g), vec![0.0; y.len()]);
+        let zero = <f64 as Real>::Stripe::<S>::splat(simd, 0.0);
+        let above = sum / weights; // of the mean over g of the heaviest
+        write_pairs!(simd, f64, S, p, g, wide_y, |p, g| {
+            let difference = (g - own) - above;
+            let counts = p.simd_gt(0.0) & !difference.simd_eq(0.0); // a weight may be infinite
+            counts.select(
+                exp2::<f64, S>(log2::<f64, S>(p) * exponent) * difference,
+                zero,
+            )
+        });
+        if let Some(heaviest) = self.heaviest.checked_sub(first)
+            && heaviest < wide_y.len()
+        {
+            wide_y[heaviest] = 0.0;
+        }
+        for (y, wide) in y.iter_mut().zip(&wide_y) {
+            *y = T::from_f64(*wide);
+        }
+        sum_pairs!(simd, f64, S, wide_y, g, |y, _g| y)
+    }
 }
 
 /// δ from which the formula for dp/dα is used as it stands.
@@ -407,20 +738,82 @@ const REMAINDER: [f64; 17] = {
     c
 };
 
+/// What dp/dα needs to know of a row before its sums.
+#[derive(Clone, Copy)]
+struct Occupied {
+    /// Whether there is a p that is not 0.
+    any: bool,
+    nan: bool,
+    least: f64,
+}
+
+impl Occupied {
+    fn of<T: Real>(p: &[T]) -> Self {
+        let there = || p.iter().filter(|&&p| p != T::ZERO);
+        Self {
+            any: there().next().is_some(),
+            nan: there().any(|p| p.is_nan()),
+            least: there().map(|p| p.to_f64()).fold(1.0, f64::min),
+        }
+    }
+
+    fn and(self, other: Self) -> Self {
+        Self {
+            any: self.any || other.any,
+            nan: self.nan || other.nan,
+            least: self.least.min(other.least),
+        }
+    }
+
+    /// The slope where there is nothing to add up.
+    fn slope(self) -> Option<f64> {
+        if self.nan {
+            Some(f64::NAN)
+        } else {
+            (!self.any).then_some(0.0) // a row that was excluded
+        }
+    }
+}
+
+fn alpha_slope<T: Real>(level: Level, alpha: f64, p: &[T], g: &[T]) -> f64 {
+    let occupied = Occupied::of(p);
+    occupied.slope().unwrap_or_else(|| {
+        let sums = dispatch!(level, simd => slope_sums(simd, alpha, occupied.least, p, g));
+        slope(alpha, sums)
+    })
+}
+
+fn alpha_slope_of_long_row<T: Real>(
+    run: &mut Run<'_>,
+    alpha: f64,
+    p: &[T],
+    g: &[T],
+) -> Result<f64, Error> {
+    let level = run.level;
+    let chunks = of_chunks(run, p.len(), |at| Occupied::of(&p[at]))?;
+    let occupied = chunks
+        .into_iter()
+        .fold(Occupied::of::<T>(&[]), Occupied::and);
+    if let Some(slope) = occupied.slope() {
+        return Ok(slope);
+    }
+    let sums = of_chunks(
+        run,
+        p.len(),
+        |at| dispatch!(level, simd => slope_sums(simd, alpha, occupied.least, &p[at.clone()], &g[at])),
+    )?;
+    Ok(slope(alpha, dispatch!(level, simd => join(simd, &sums))))
+}
+
+/// The sums that [`slope`] takes.
 #[simd]
-fn alpha_slope<S: Simd, T: Real>(simd: S, alpha: f64, p: &[T], g: &[T]) -> f64 {
+fn slope_sums<S: Simd, T: Real>(simd: S, alpha: f64, least: f64, p: &[T], g: &[T]) -> [f64; 5] {
     let (p, g): (Vec<f64>, Vec<f64>) = p
         .iter()
         .zip(g)
         .filter(|(p, _)| **p != T::ZERO)
         .map(|(p, g)| (p.to_f64(), g.to_f64()))
         .unzip();
-    if p.is_empty() {
-        return 0.0; // a row that was excluded
-    }
-    if p.iter().any(|p| p.is_nan()) {
-        return f64::NAN;
-    }
     let delta = alpha - 1.0;
     let zero = <f64 as Real>::Stripe::<S>::splat(simd, 0.0);
     // ln p where there is a p, 0 in the padding; every sum has a factor p or w, which is 0 there.
@@ -438,10 +831,8 @@ fn alpha_slope<S: Simd, T: Real>(simd: S, alpha: f64, p: &[T], g: &[T]) -> f64 {
         let m2 = sum!(|p, _g, l| p * l * l * remainder::<S>(l * -delta));
         let a = sum!(|p, g, l| g * p * (-(l * delta) + 1.0));
         let b = sum!(|p, g, l| g * p * l * l * remainder::<S>(l * -delta));
-        let z = 1.0 - delta * m1 + delta * delta * m2;
-        return (m2 * a - b * (1.0 - delta * m1)) / z;
+        return [m1, m2, a, b, 0.0];
     }
-    let least = p.iter().copied().fold(1.0, f64::min);
     let most = if delta > 1.0 {
         ln::<f64, S>(<f64 as Real>::Stripe::<S>::splat(simd, least))[0]
     } else {
@@ -449,10 +840,23 @@ fn alpha_slope<S: Simd, T: Real>(simd: S, alpha: f64, p: &[T], g: &[T]) -> f64 {
     };
     let weights = sum!(|p, _g, l| exp::<f64, S>((l - most) * (1.0 - delta)));
     let weighted = sum!(|p, g, l| g * exp::<f64, S>((l - most) * (1.0 - delta)));
-    let s = weighted / weights;
     let gp = sum!(|p, g, _l| g * p);
     let gpl = sum!(|p, g, l| g * p * l);
-    (gp - s) / (delta * delta) - (gpl - s * m1) / delta
+    [m1, weights, weighted, gp, gpl]
+}
+
+/// `⟨g, dp/dα⟩` from the sums over the row.
+fn slope(alpha: f64, sums: [f64; 5]) -> f64 {
+    let delta = alpha - 1.0;
+    if delta < FAR_FROM_ONE {
+        let [m1, m2, a, b, _] = sums;
+        let z = 1.0 - delta * m1 + delta * delta * m2;
+        (m2 * a - b * (1.0 - delta * m1)) / z
+    } else {
+        let [m1, weights, weighted, gp, gpl] = sums;
+        let s = weighted / weights;
+        (gp - s) / (delta * delta) - (gpl - s * m1) / delta
+    }
 }
 
 /// `(e^y - 1 - y)/y²` for y ≥ 0.

@@ -21,12 +21,12 @@ use fearless_simd::{Level, Simd, dispatch, prelude::*};
 use fearless_simd_macros::simd;
 
 use super::{
-    batch::{CHUNK, RowMap, Scores, Storage, map_rows},
+    batch::{RowMap, Scores, Storage, map_rows, of_chunks, write_chunks},
     tile,
 };
 use crate::{
     error::Error,
-    parallel::{Parts, Run},
+    parallel::Run,
     scalar::Real,
     simd::{
         Sum, exp_lifted, ln_1p, load_padded, max, store_part, whole_stripes, whole_stripes_mut,
@@ -111,21 +111,12 @@ pub(super) fn softmax_long_row<T: Real, const LOG: bool>(
     let level = run.level;
     let mass = Mass::of_long_row::<LOG>(run, x, inverse)?;
     if !mass.max.is_finite() {
-        dispatch!(level, simd => share_infinities::<_, T, LOG>(simd, x, y, mass.max, T::ONE));
-        return Ok(());
+        return share_infinities_of_long_row::<T, LOG>(run, x, y, mass.max, T::ONE);
     }
     let norm = dispatch!(level, simd => mass.norm::<_, LOG>(simd));
-    let y = Parts::new(y);
-    run.each(
-        x.len().div_ceil(CHUNK),
-        || (),
-        |(), chunk| {
-            let x = &x[chunk * CHUNK..x.len().min((chunk + 1) * CHUNK)];
-            // SAFETY: each chunk is one task.
-            let y = unsafe { y.part(chunk * CHUNK, x.len()) };
-            dispatch!(level, simd => write_row::<_, T, LOG>(simd, x, y, mass.max, inverse, norm));
-        },
-    )
+    write_chunks(run, y, |at, y| {
+        dispatch!(level, simd => write_row::<_, T, LOG>(simd, &x[at], y, mass.max, inverse, norm));
+    })
 }
 
 /// Maps contiguous rows of at most `LONG` values.
@@ -303,16 +294,63 @@ pub(super) fn share_infinities<S: Simd, T: Real, const LOG: bool>(
     max: T,
     total: T,
 ) {
-    if max != T::INFINITY || x.iter().any(|x| x.is_nan()) {
-        return y.fill(T::NAN);
-    }
-    let count = x.iter().filter(|&&x| x == T::INFINITY).count() as f64;
-    let (share, rest) = if LOG {
+    let count = if max == T::INFINITY {
+        infinities(x)
+    } else {
+        None
+    };
+    write_shares(x, y, shares::<S, T, LOG>(simd, count, total));
+}
+
+/// [`share_infinities`] of a long row.
+#[cold]
+pub(super) fn share_infinities_of_long_row<T: Real, const LOG: bool>(
+    run: &mut Run<'_>,
+    x: &[T],
+    y: &mut [T],
+    max: T,
+    total: T,
+) -> Result<(), Error> {
+    let level = run.level;
+    let count = if max == T::INFINITY {
+        infinities_of_long_row(run, x)?
+    } else {
+        None
+    };
+    let shares = dispatch!(level, simd => shares::<_, T, LOG>(simd, count, total));
+    write_chunks(run, y, |at, y| write_shares(&x[at], y, shares))
+}
+
+/// How many scores are +∞; nothing if there is a NaN.
+pub(super) fn infinities<T: Real>(x: &[T]) -> Option<usize> {
+    let count = x.iter().filter(|&&x| x == T::INFINITY).count();
+    (!x.iter().any(|x| x.is_nan())).then_some(count)
+}
+
+/// [`infinities`] of a long row.
+pub(super) fn infinities_of_long_row<T: Real>(
+    run: &mut Run<'_>,
+    x: &[T],
+) -> Result<Option<usize>, Error> {
+    let counts = of_chunks(run, x.len(), |at| infinities(&x[at]))?;
+    Ok(counts.into_iter().sum())
+}
+
+/// What a score of +∞ gets, and what the others get.
+fn shares<S: Simd, T: Real, const LOG: bool>(simd: S, count: Option<usize>, total: T) -> (T, T) {
+    let Some(count) = count else {
+        return (T::NAN, T::NAN);
+    };
+    let count = count as f64;
+    if LOG {
         let log = ln_1p::<T, S>(T::Stripe::<S>::splat(simd, T::from_f64(count - 1.0)));
         (-log[0], T::NEG_INFINITY)
     } else {
         (total / T::from_f64(count), T::ZERO)
-    };
+    }
+}
+
+fn write_shares<T: Real>(x: &[T], y: &mut [T], (share, rest): (T, T)) {
     for (x, y) in x.iter().zip(y) {
         *y = if *x == T::INFINITY { share } else { rest };
     }
@@ -380,20 +418,12 @@ impl<T: Real> Mass<T> {
     /// Each chunk against its own maximum, then all against the largest.
     fn of_long_row<const LOG: bool>(run: &mut Run<'_>, x: &[T], inverse: T) -> Result<Self, Error> {
         let level = run.level;
-        let chunks = x.len().div_ceil(CHUNK);
-        let mut masses = vec![None; chunks];
-        let parts = Parts::new(&mut masses);
-        run.each(
-            chunks,
-            || (),
-            |(), chunk| {
-                let x = &x[chunk * CHUNK..x.len().min((chunk + 1) * CHUNK)];
-                // SAFETY: each chunk is one task.
-                let mass = unsafe { &mut parts.part(chunk, 1)[0] };
-                *mass = Some(dispatch!(level, simd => Self::of_chunk::<_, LOG>(simd, x, inverse)));
-            },
+        let masses = of_chunks(
+            run,
+            x.len(),
+            |at| dispatch!(level, simd => Self::of_chunk::<_, LOG>(simd, &x[at], inverse)),
         )?;
-        Ok(dispatch!(level, simd => Self::combine(simd, masses.iter().flatten(), inverse)))
+        Ok(dispatch!(level, simd => Self::combine(simd, &masses, inverse)))
     }
 
     #[simd]
@@ -402,17 +432,13 @@ impl<T: Real> Mass<T> {
     }
 
     #[simd]
-    fn combine<'a, S: Simd>(
-        simd: S,
-        masses: impl Iterator<Item = &'a Self> + Clone,
-        inverse: T,
-    ) -> Self {
+    fn combine<S: Simd>(simd: S, masses: &[Self], inverse: T) -> Self {
         let mut whole = Self {
             max: T::NEG_INFINITY,
             count: T::ZERO,
             rest: T::ZERO,
         };
-        for mass in masses.clone() {
+        for mass in masses {
             // A NaN maximum must not be lost to a comparison.
             if mass.max > whole.max || mass.max.is_nan() {
                 whole.max = mass.max;

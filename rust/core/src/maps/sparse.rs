@@ -1,14 +1,15 @@
 //! Compressed sparse rows (CSR): the results of the threshold maps without their zeros.
 
+use std::mem;
+
 use super::{
-    batch::{LONG, PerRow, RowMap, Scores, Scratch, Source, Storage, tasks},
+    batch::{
+        LONG, PerRow, RowMap, Scores, Scratch, Source, Storage, make_room, of_chunks, take_first,
+        tasks,
+    },
     entmax::{Entmax, Method, Project},
 };
-use crate::{
-    error::Error,
-    parallel::{Parts, Run},
-    scalar::Real,
-};
+use crate::{error::Error, parallel::Run, scalar::Real};
 
 /// A matrix of rows of which most entries are zero.
 #[derive(Debug, Clone, PartialEq)]
@@ -46,66 +47,83 @@ pub fn entmax_sparse<E: Storage>(
     compress(run, scores, &Entmax::new(scores, alpha, method)?)
 }
 
-/// The rows of one task.
+/// The entries of one task, in their order: of some rows, or of a chunk of a long one.
 struct Part<E> {
     data: Vec<E>,
     columns: Vec<usize>,
-    counts: Vec<usize>,
+    /// For each row that ends here, how many entries there are up to its end.
+    ends: Vec<usize>,
 }
 
-impl<E: Storage> Part<E> {
-    fn new() -> Self {
+impl<E> Default for Part<E> {
+    fn default() -> Self {
         Self {
             data: Vec::new(),
             columns: Vec::new(),
-            counts: Vec::new(),
+            ends: Vec::new(),
         }
-    }
-
-    fn push_row(&mut self, p: &[E::Compute]) {
-        let before = self.data.len();
-        for (column, &p) in p.iter().enumerate() {
-            let stored = E::narrow(p); // f16 has fewer values that are not zero
-            if stored.widen() != E::Compute::ZERO {
-                self.data.push(stored);
-                self.columns.push(column);
-            }
-        }
-        self.counts.push(self.data.len() - before);
     }
 }
 
-fn compress<E: Storage>(
+impl<E: Storage> Part<E> {
+    /// The entries among `p`, which begins with column `first`, if there is more than one row.
+    fn of(p: &[E::Compute], n: usize, first: usize) -> Self {
+        let stored = |&p: &E::Compute| E::narrow(p); // f16 has fewer values that are not zero
+        let counts = |p: &E| p.widen() != E::Compute::ZERO;
+        let count = p.iter().map(stored).filter(counts).count();
+        let mut part = Self {
+            data: Vec::with_capacity(count),
+            columns: Vec::with_capacity(count),
+            ends: Vec::with_capacity(p.len() / n),
+        };
+        for row in p.chunks(n) {
+            for (column, p) in (first..).zip(row.iter().map(stored)) {
+                if counts(&p) {
+                    part.data.push(p);
+                    part.columns.push(column);
+                }
+            }
+            if first + row.len() == n {
+                part.ends.push(part.data.len());
+            }
+        }
+        part
+    }
+}
+
+fn compress<E: Storage, M: RowMap<E::Compute>>(
     run: &mut Run<'_>,
     scores: &Scores<'_, E>,
-    map: &impl RowMap<E::Compute>,
+    map: &M,
 ) -> Result<Sparse<E>, Error> {
     let shape = scores.shape;
     scores.check()?;
     let Some(x) = scores.x else {
         return Err(Error::Empty { argument: "x" }); // there is no output to be mapped in place
     };
-    let mut parts: Vec<Part<E>> = Vec::new();
+    let source = Source::Apart(x);
+    let mut parts = Vec::new();
     if shape.n > LONG {
-        let mut part = Part::new();
-        let (mut staged, mut y) = (Vec::new(), vec![E::Compute::ZERO; shape.n]);
+        let mut scratch = Scratch::new();
         for row in 0..shape.count() {
+            make_room(&mut scratch.y, shape.n);
+            let y = &mut scratch.y;
             // SAFETY: nothing is written to x.
-            let x = unsafe { scores.stage(&Source::Apart(x), row..row + 1, &mut staged) };
-            map.long_row(run, row, x, &mut y)?;
-            scores.fill_excluded(row..row + 1, x, &mut y, map);
-            part.push_row(&y);
+            let x = unsafe { scores.stage_long_row(run, &source, row, &mut scratch.x)? };
+            map.long_row(run, row, x, y)?;
+            scores.fill_excluded_long_row(run, row, x, y, M::EXCLUDED)?;
+            parts.extend(of_chunks(run, shape.n, |at| {
+                Part::of(&y[at.clone()], shape.n, at.start)
+            })?);
         }
-        parts.push(part);
     } else {
         let level = run.level;
         let (count, rows_of) = tasks(shape);
-        parts.resize_with(count, Part::new);
-        let shared = Parts::new(&mut parts);
-        run.each(count, Scratch::new, |scratch, task| {
+        parts.resize_with(count, Part::default);
+        run.each_chunk(&mut parts, 1, Scratch::new, |scratch, task, part| {
             let rows = rows_of(task);
             // SAFETY: nothing is written to x.
-            let x = unsafe { scores.stage(&Source::Apart(x), rows.clone(), &mut scratch.x) };
+            let x = unsafe { scores.stage(&source, rows.clone(), &mut scratch.x) };
             scratch.y.resize(x.len(), E::Compute::ZERO);
             map.rows(
                 level,
@@ -115,28 +133,52 @@ fn compress<E: Storage>(
                 &mut scratch.y,
                 &mut scratch.kernel,
             );
-            scores.fill_excluded(rows, x, &mut scratch.y, map);
-            // SAFETY: each part belongs to one task.
-            let part = unsafe { &mut shared.part(task, 1)[0] };
-            for p in scratch.y.chunks_exact(shape.n) {
-                part.push_row(p);
-            }
+            scores.fill_excluded(rows, x, &mut scratch.y, M::EXCLUDED);
+            part[0] = Part::of(&scratch.y, shape.n, 0);
         })?;
     }
+    join(run, shape.count(), parts)
+}
+
+/// Puts the parts one after the other.
+fn join<E: Storage>(
+    run: &mut Run<'_>,
+    rows: usize,
+    parts: Vec<Part<E>>,
+) -> Result<Sparse<E>, Error> {
+    let entries = parts.iter().map(|part| part.data.len()).sum();
     let mut whole = Sparse {
-        data: Vec::with_capacity(parts.iter().map(|part| part.data.len()).sum()),
-        columns: Vec::new(),
-        starts: vec![0],
+        data: vec![E::narrow(E::Compute::ZERO); entries],
+        columns: vec![0; entries],
+        starts: vec![0; rows + 1],
     };
-    whole.columns.reserve(whole.data.capacity());
-    let mut end = 0;
+    let (mut data, mut columns) = (&mut whole.data[..], &mut whole.columns[..]);
+    let (mut starts, mut before) = (&mut whole.starts[1..], 0);
+    let mut moves = Vec::with_capacity(parts.len());
     for part in parts {
-        whole.data.extend(part.data);
-        whole.columns.extend(part.columns);
-        for count in part.counts {
-            end += count;
-            whole.starts.push(end);
-        }
+        let len = part.data.len();
+        let to = (
+            before,
+            take_first(&mut data, len),
+            take_first(&mut columns, len),
+            take_first(&mut starts, part.ends.len()),
+        );
+        moves.push((part, to));
+        before += len;
     }
+    run.each_chunk(
+        &mut moves,
+        1,
+        || (),
+        |(), _, moves| {
+            let (part, (before, data, columns, starts)) = &mut moves[0];
+            let part = mem::take(part); // and free it here
+            data.copy_from_slice(&part.data);
+            columns.copy_from_slice(&part.columns);
+            for (start, end) in starts.iter_mut().zip(part.ends) {
+                *start = *before + end;
+            }
+        },
+    )?;
     Ok(whole)
 }

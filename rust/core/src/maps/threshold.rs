@@ -23,14 +23,14 @@ use fearless_simd::{Simd, SimdFloatElement, dispatch, prelude::*};
 use fearless_simd_macros::simd;
 
 use super::{
-    batch::CHUNK,
+    batch::{CHUNK, chunk, gather, of_chunks, write_chunks},
     power::{Pair, Plain, Power},
-    softmax::share_infinities,
+    softmax::{share_infinities, share_infinities_of_long_row},
     tile,
 };
 use crate::{
     error::Error,
-    parallel::{Parts, Run},
+    parallel::Run,
     scalar::Real,
     simd::{
         Sum, load_padded, max, max_of_each_quarter, store_part, whole_stripes, whole_stripes_mut,
@@ -450,30 +450,11 @@ pub(super) fn threshold_long_row<T: Real, P: Power<T>>(
     x: &[T],
     y: &mut [T],
 ) -> Result<(), Error> {
-    let level = run.level;
-    let chunks = x.len().div_ceil(CHUNK);
-    let of = |chunk: usize| &x[chunk * CHUNK..x.len().min((chunk + 1) * CHUNK)];
-    let mut maxima = vec![T::ZERO; chunks * 4 * T::LANES];
-    let parts = Parts::new(&mut maxima);
-    run.each(
-        chunks,
-        || (),
-        |(), chunk| {
-            // SAFETY: each chunk is one task.
-            let maxima = unsafe { parts.part(chunk * 4 * T::LANES, 4 * T::LANES) };
-            dispatch!(level, simd => store_maxima(simd, of(chunk), maxima));
-        },
-    )?;
-    let max = dispatch!(level, simd => max::<T, _>(simd, &maxima));
-    if !max.is_finite() {
-        dispatch!(level, simd => share_infinities::<_, T, false>(simd, x, y, max, power.total()));
-        return Ok(());
-    }
-    let (start, bound) = dispatch!(level, simd => start_and_bound(simd, power, max, &maxima));
-    let candidates = filter_long_row(run, x, bound)?;
-    let Some(position) = solve_long_row(run, power, start, &candidates)? else {
-        y.fill(T::NAN);
-        return Ok(());
+    let (position, candidates) = match locate_long_row(run, power, x)? {
+        Ok(found) => found,
+        Err(max) => {
+            return share_infinities_of_long_row::<T, false>(run, x, y, max, power.total());
+        }
     };
     let scale = if P::ROUNDED {
         power.total() / sums_of_long_row(run, power, position, &candidates)?.0
@@ -481,6 +462,59 @@ pub(super) fn threshold_long_row<T: Real, P: Power<T>>(
         T::ONE
     };
     write_long_row(run, power, position, scale, x, y)
+}
+
+/// [`threshold_and_support`] of a long row, or its maximum if that is not finite, or a NaN that is among the scores.
+pub(super) fn threshold_and_support_of_long_row<T: Real, P: Power<T>>(
+    run: &mut Run<'_>,
+    power: P,
+    x: &[T],
+) -> Result<Result<(T, usize), T>, Error> {
+    let level = run.level;
+    let position = match locate_long_row(run, power, x)? {
+        Ok((position, _)) => position,
+        Err(max) => return Ok(Err(max)),
+    };
+    let found = of_chunks(
+        run,
+        x.len(),
+        |at| dispatch!(level, simd => threshold_and_support(simd, power, position, &x[at])),
+    )?;
+    let support = found.iter().map(|(_, support)| support).sum();
+    Ok(Ok((found[0].0, support)))
+}
+
+/// [`locate`], shared out; with the candidates.
+#[expect(
+    clippy::type_complexity,
+    reason = "the outer error is an interrupt, the inner one a maximum"
+)]
+fn locate_long_row<T: Real, P: Power<T>>(
+    run: &mut Run<'_>,
+    power: P,
+    x: &[T],
+) -> Result<Result<(Position<T>, Vec<T>), T>, Error> {
+    let level = run.level;
+    let mut maxima = vec![T::ZERO; x.len().div_ceil(CHUNK) * 4 * T::LANES];
+    run.each_chunk(
+        &mut maxima,
+        4 * T::LANES,
+        || (),
+        |(), index, maxima| {
+            let x = &x[chunk(x.len(), index)];
+            dispatch!(level, simd => store_maxima(simd, x, maxima));
+        },
+    )?;
+    let max = dispatch!(level, simd => max::<T, _>(simd, &maxima));
+    if !max.is_finite() {
+        return Ok(Err(max));
+    }
+    let (start, bound) = dispatch!(level, simd => start_and_bound(simd, power, max, &maxima));
+    let candidates = filter_long_row(run, x, bound)?;
+    let position = solve_long_row(run, power, start, &candidates)?;
+    Ok(position
+        .map(|position| (position, candidates))
+        .ok_or(T::NAN))
 }
 
 /// [`write_row`], shared out.
@@ -493,17 +527,9 @@ fn write_long_row<T: Real, P: Power<T>>(
     y: &mut [T],
 ) -> Result<(), Error> {
     let level = run.level;
-    let y = Parts::new(y);
-    run.each(
-        x.len().div_ceil(CHUNK),
-        || (),
-        |(), chunk| {
-            let x = &x[chunk * CHUNK..x.len().min((chunk + 1) * CHUNK)];
-            // SAFETY: each chunk is one task.
-            let y = unsafe { y.part(chunk * CHUNK, x.len()) };
-            dispatch!(level, simd => write_row(simd, power, position, scale, x, y));
-        },
-    )
+    write_chunks(run, y, |at, y| {
+        dispatch!(level, simd => write_row(simd, power, position, scale, &x[at], y));
+    })
 }
 
 #[simd]
@@ -534,15 +560,24 @@ pub(super) fn filter_long_row<T: Real>(
 ) -> Result<Vec<T>, Error> {
     let level = run.level;
     let mut kept = vec![Vec::new(); x.len().div_ceil(CHUNK)];
-    let parts = Parts::new(&mut kept);
     let room = || vec![T::ZERO; CHUNK + T::LANES];
-    run.each(x.len().div_ceil(CHUNK), room, |room, chunk| {
-        let x = &x[chunk * CHUNK..x.len().min((chunk + 1) * CHUNK)];
+    run.each_chunk(&mut kept, 1, room, |room, index, kept| {
+        let x = &x[chunk(x.len(), index)];
         let count = dispatch!(level, simd => filter_chunk(simd, x, bound, room));
-        // SAFETY: each chunk is one task.
-        unsafe { parts.part(chunk, 1)[0] = room[..count].to_vec() };
+        kept[0] = room[..count].to_vec();
     })?;
-    Ok(kept.concat())
+    gather(run, kept)
+}
+
+/// The largest value of a long row; if there is a NaN, nothing is promised.
+pub(super) fn max_of_long_row<T: Real>(run: &mut Run<'_>, x: &[T]) -> Result<T, Error> {
+    let level = run.level;
+    let maxima = of_chunks(
+        run,
+        x.len(),
+        |at| dispatch!(level, simd => max::<T, _>(simd, &x[at])),
+    )?;
+    Ok(dispatch!(level, simd => max::<T, _>(simd, &maxima)))
 }
 
 #[simd]
@@ -579,17 +614,10 @@ fn sums_of_long_row<T: Real, P: Power<T>>(
     candidates: &[T],
 ) -> Result<(T, T), Error> {
     let level = run.level;
-    let mut sums = vec![(T::ZERO, T::ZERO); candidates.len().div_ceil(CHUNK)];
-    let parts = Parts::new(&mut sums);
-    run.each(
-        candidates.len().div_ceil(CHUNK),
-        || (),
-        |(), chunk| {
-            let x = &candidates[chunk * CHUNK..candidates.len().min((chunk + 1) * CHUNK)];
-            // SAFETY: each chunk is one task.
-            let sums = unsafe { &mut parts.part(chunk, 1)[0] };
-            *sums = dispatch!(level, simd => sums_at(simd, power, position, x));
-        },
+    let sums = of_chunks(
+        run,
+        candidates.len(),
+        |at| dispatch!(level, simd => sums_at(simd, power, position, &candidates[at])),
     )?;
     Ok(dispatch!(level, simd => join_sums(simd, &sums)))
 }
@@ -674,10 +702,9 @@ pub(super) fn bisect_long_row<T: Real>(
     y: &mut [T],
 ) -> Result<(), Error> {
     let level = run.level;
-    let max = dispatch!(level, simd => max::<T, _>(simd, x));
+    let max = max_of_long_row(run, x)?;
     if !max.is_finite() {
-        dispatch!(level, simd => share_infinities::<_, T, false>(simd, x, y, max, T::ONE));
-        return Ok(());
+        return share_infinities_of_long_row::<T, false>(run, x, y, max, T::ONE);
     }
     let (mut at, mut width, bound) = dispatch!(level, simd => bisection(simd, power, max, x.len()));
     let candidates = filter_long_row(run, x, bound)?;
