@@ -17,6 +17,7 @@ from hypothesis.extra.numpy import array_shapes, arrays
 
 import unitmass as um
 from reference import maps as ref
+from unitmass import _core
 
 DTYPES = [np.float32, np.float64]
 ALPHAS = [1, 1 + 1e-9, 1.0001, 1.05, 1.25, 4 / 3, 1.3, 1.5, 1.7, 1.9, 2, 2.0001, 2.5, 3, 10, 20]
@@ -709,6 +710,8 @@ def test_sparse_edges():
     nan = np.nan
     data, indices, indptr = um.sparsemax(np.zeros((0, 3)), sparse=True)
     assert (data.size, indices.size, indptr.tolist()) == (0, 0, [0])
+    data, indices, indptr = um.sparsemax(np.zeros((0, 1 << 40)), sparse=True)  # no room for a row that is not there
+    assert (data.size, indices.size, indptr.tolist()) == (0, 0, [0])
     data, indices, indptr = um.sparsemax([3.0, 1, 2], sparse=True)  # one row
     assert (data.tolist(), indices.tolist(), indptr.tolist()) == ([1.0], [0], [0, 1])
     data, indices, indptr = um.sparsemax([[0.0, nan], [np.inf, 0]], sparse=True)
@@ -1044,3 +1047,34 @@ def test_options_are_keywords(name):
         f(A, 1.0, -1)
     with pytest.raises(TypeError, match=r"unexpected keyword|positional-only"):
         f(x=A)
+
+
+def test_bisection_ends_where_nothing_is_left_to_halve():
+    x = np.array([1.0, 2.0, -3.0], np.float32)
+    for alpha in (1.3, 3, 1e300):
+        expected = um.entmax(x, alpha, method="bisect", n_iter=5000)
+        np.testing.assert_array_equal(um.entmax(x, alpha, method="bisect", n_iter=2**32 - 1), expected)
+
+
+X, OUT = np.array([0.5, 0.5, 1.0]), np.empty(3)
+ODD = np.frombuffer(bytes(25), np.float64, 3, offset=1)
+ENTRIES = np.arange(2, dtype=np.uintp)
+
+
+@pytest.mark.parametrize(
+    ("function", "arguments", "options", "error", "message"),
+    [
+        no(ValueError, "x: expected", _core.softmax, X, None, OUT, (2**63, 1, 2), 1.0, 1),
+        no(ValueError, "x: expected", _core.softmax, np.empty(0), None, np.empty(0), (2**32, 1, 2**32), 1.0, 1),
+        no(ValueError, "out: expected", _core.softmax, None, None, OUT, (2**40, 2**40, 1), 1.0, 3),
+        no(ValueError, "p: expected", _core.softmax_vjp, X, X, OUT, (2**62, 2, 2), 1.0, 1),
+        no(ValueError, "x: expected", _core.entmax_sparse, X, None, (3, 2**62, 8), 1.5, None, 1),
+        no(ValueError, "x: the axis", _core.entmax_sparse, X, None, (2**63, 0, 2), 1.5, None, 1),
+        no(ValueError, "indptr", _core.entmax_vjp_sparse, X[:2], ENTRIES, ENTRIES + 1, X, OUT[:2], 3, 1.5, 1),
+        no(TypeError, "aligned", _core.softmax, ODD, None, OUT, (1, 3, 1), 1.0, 1),
+        no(TypeError, "aligned", _core.softmax, None, None, ODD, (1, 3, 1), 1.0, 1),
+    ],
+)
+def test_the_core_refuses_what_the_package_never_passes(function, arguments, options, error, message):
+    with pytest.raises(error, match=message):
+        function(*arguments, **options)

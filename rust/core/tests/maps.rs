@@ -1228,6 +1228,13 @@ fn errors_name_the_argument() {
         "x"
     );
     assert_eq!(refused(softmax(), Scores::new(shape, &x[..5]), 6), "x");
+    // Its length is 2^64, or 0 to a product that wraps.
+    let beyond = Shape {
+        outer: usize::MAX / 2 + 1,
+        n: 1,
+        inner: 2,
+    };
+    assert_eq!(refused(softmax(), Scores::new(beyond, &[]), 0), "x");
     assert_eq!(refused(softmax(), scores, 5), "out");
     let short = Scores {
         mask: Some(&[true; 5]),
@@ -1281,6 +1288,21 @@ fn errors_of_thresholds_and_gradients_name_the_argument() {
     assert_eq!(refused(1.5, (&x[1..], &g), 6), "p");
     assert_eq!(refused(1.5, (&x, &g[1..]), 6), "g");
     assert_eq!(refused(1.5, (&x, &g), 5), "out");
+    let refused = |columns: &[usize], starts: &[usize], len: usize| {
+        let (p, mut out) = (&x[..2], vec![0.0; len]);
+        let call = |run: &mut Run<'_>| {
+            let alpha = PerRow::All(1.5);
+            entmax_vjp_sparse(run, 3, (p, columns, starts), &g, alpha, &mut out)
+        };
+        argument(with_run(Level::new(), 1, call).unwrap_err())
+    };
+    assert_eq!(refused(&[0, 3], &[0, 1, 2], 2), "indices");
+    assert_eq!(refused(&[0], &[0, 1, 2], 2), "indices");
+    assert_eq!(refused(&[0, 1], &[1, 1, 2], 2), "indptr");
+    assert_eq!(refused(&[0, 1], &[0, 3, 2], 2), "indptr");
+    assert_eq!(refused(&[0, 1], &[0, 1, 1], 2), "indptr");
+    assert_eq!(refused(&[0, 1], &[0, 2], 2), "g");
+    assert_eq!(refused(&[0, 1], &[0, 1, 2], 3), "out");
 }
 
 /// Runs until a watch that always refuses is asked; the scalar level is slow enough to see it.

@@ -32,26 +32,32 @@ macro_rules! by_dtype {
 }
 pub(crate) use by_dtype;
 
-/// Borrows to read. `as_slice` alone would take Fortran order for C order, and shuffle the rows.
+/// Borrows to read.
 pub(crate) fn borrowed<'py, E: Element>(
     array: &Bound<'py, PyAny>,
 ) -> PyResult<PyReadonlyArrayDyn<'py, E>> {
-    let array = array.cast::<PyArrayDyn<E>>()?;
-    if !array.is_c_contiguous() {
-        return Err(PyTypeError::new_err("the array is not C-contiguous"));
-    }
-    Ok(array.try_readonly()?)
+    Ok(contiguous(array)?.try_readonly()?)
 }
 
 /// Borrows to write.
 pub(crate) fn borrowed_mut<'py, E: Element>(
     array: &Bound<'py, PyAny>,
 ) -> PyResult<PyReadwriteArrayDyn<'py, E>> {
+    Ok(contiguous(array)?.try_readwrite()?)
+}
+
+/// Refuses what is no slice. `as_slice` alone would take Fortran order for C order, and shuffle the rows.
+fn contiguous<'a, 'py, E: Element>(
+    array: &'a Bound<'py, PyAny>,
+) -> PyResult<&'a Bound<'py, PyArrayDyn<E>>> {
     let array = array.cast::<PyArrayDyn<E>>()?;
     if !array.is_c_contiguous() {
         return Err(PyTypeError::new_err("the array is not C-contiguous"));
     }
-    Ok(array.try_readwrite()?)
+    if !array.data().is_aligned() {
+        return Err(PyTypeError::new_err("the array is not aligned"));
+    }
+    Ok(array)
 }
 
 /// A parameter for all rows, or one for each.

@@ -169,6 +169,9 @@ fn threshold_at_infinity<T: Real>(max: T, infinities: Option<usize>) -> (T, usiz
     }
 }
 
+/// More halvings change nothing: no interval is longer than 2¹⁰²⁵, and half of 2⁻¹⁰⁷⁴ is 0.
+const MOST_HALVINGS: u32 = 2100;
+
 /// The kernel of an α.
 enum Kernel {
     Softmax,
@@ -257,13 +260,17 @@ impl<'a> Entmax<'a> {
             "finite and at least 1",
             |a| a >= 1.0 && a.is_finite(),
         )?;
-        if method == Method::Bisect(0) {
-            return Err(Error::Domain {
-                argument: "n_iter",
-                domain: "at least 1",
-                value: 0.0,
-            });
-        }
+        let method = match method {
+            Method::Bisect(0) => {
+                return Err(Error::Domain {
+                    argument: "n_iter",
+                    domain: "at least 1",
+                    value: 0.0,
+                });
+            }
+            Method::Bisect(steps) => Method::Bisect(steps.min(MOST_HALVINGS)),
+            Method::Auto => method,
+        };
         Ok(Self { alpha, method })
     }
 }
