@@ -167,12 +167,12 @@ def test_npy_axes_and_orders(tmp_path, axis, order, options, capsys):
 
 
 def test_npy_windows_of_a_strided_axis_in_blocks(tmp_path, monkeypatch):
-    from unitmass import score
+    from unitmass import _files, _formats
 
-    monkeypatch.setattr(score, "READ_BYTES", 4096)  # so that a window takes several mappings
+    monkeypatch.setattr(_formats, "READ_BYTES", 4096)  # so that a window takes several mappings
     x = np.random.default_rng(3).normal(size=(2, 90, 40))
     np.save(tmp_path / "x.npy", x)
-    score.score_file(tmp_path / "x.npy", tmp_path / "y.npy", map="softmax", axis=1, batch_rows=7)
+    _files.score_file(tmp_path / "x.npy", tmp_path / "y.npy", map="softmax", axis=1, batch_rows=7)
     np.testing.assert_array_equal(np.load(tmp_path / "y.npy"), um.softmax(x, axis=1))
 
 
@@ -370,7 +370,7 @@ BAD_FILES = [
     ("x.parquet", {"s": [*BIG, [1.0], *BIG]}, r"column 's': row 500 has 1 values where the rows before it have 2"),
     ("x.parquet", {"a": [1.0], "b": [2]}, r"no list column of numbers; numeric columns: a, b$"),
     ("x.parquet", {"a": [[1.0]], "b": [[2.0]]}, r"several list columns: a, b$"),
-    ("x.parquet", {"a": [[[1.0]]], "b": ["x"]}, r"there are no list column of numbers$"),
+    ("x.parquet", {"a": [[[1.0]]], "b": ["x"]}, r"there is no list column of numbers$"),
     ("x.csv", b"", r"Empty CSV file"),
     ("x.csv", b"a,b\n1,2\n3,\n", r"column 'b': row 1 is null \(counting from 0\)$"),
     ("x.csv", b"a,b\n1,2\n3\n", r"Expected 2 columns, got 1"),
@@ -436,8 +436,8 @@ def test_a_folder_in_the_way_is_left_alone(inputs):
 STOPPED = textwrap.dedent(
     """
     import os, sys
-    from unitmass import _cli, score
-    number, at, score.COMMIT_SECONDS = int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
+    from unitmass import _cli, _files, score
+    number, at, _files.COMMIT_SECONDS = int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
     function, options = score.MAPS[sys.argv[sys.argv.index("--map") + 1]]
     calls = 0
 
@@ -525,6 +525,32 @@ def test_twice_killed(inputs):
     assert target.read_bytes() == (inputs / "whole.parquet").read_bytes()
 
 
+def test_an_interrupt_right_behind_a_commit(inputs, monkeypatch, capsys):
+    """Most of a commit is spent in fsync, so this is where Ctrl-C strikes: nothing must be recorded twice."""
+    from unitmass import _files
+    from unitmass._cli import main
+
+    command = ["score", str(inputs / "x.parquet"), str(inputs / "y.parquet"), "--map", "softmax", *BATCH]
+    assert main([*command[:2], str(inputs / "whole.parquet"), *command[3:]]) == 0
+    sync, commits = _files.sync, 0
+
+    def interrupted(file):
+        nonlocal commits
+        sync(file)
+        commits += 1
+        if commits == 5:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_files, "COMMIT_SECONDS", 0)
+        patch.setattr(_files, "sync", interrupted)
+        assert main(command) == 130
+    rows = [record["rows"] for record in journal(inputs / "y.parquet")[1:]]
+    assert rows == sorted(set(rows))
+    assert main([*command, "--resume"]) == 0
+    assert (inputs / "y.parquet").read_bytes() == (inputs / "whole.parquet").read_bytes()
+
+
 @pytest.fixture
 def partial(inputs):
     """A run that was killed."""
@@ -592,7 +618,7 @@ def test_two_runs_on_one_target(partial):
 def test_a_full_disk_keeps_the_state(inputs, monkeypatch, capsys):
     import errno
 
-    from unitmass import score
+    from unitmass import _formats
     from unitmass._cli import main
 
     def full(self, batch):
@@ -600,7 +626,7 @@ def test_a_full_disk_keeps_the_state(inputs, monkeypatch, capsys):
 
     command = ["score", str(inputs / "x.csv"), str(inputs / "y.csv"), "--map", "softmax", *COLUMNS, *BATCH]
     with monkeypatch.context() as patch:
-        patch.setattr(score._CsvWriter, "write", full)
+        patch.setattr(_formats.CsvWriter, "write", full)
         assert main(command) == 1
     assert capsys.readouterr().err == (
         "unitmass: error: No space left on device; the same command with --resume goes on\n"

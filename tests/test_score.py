@@ -305,7 +305,7 @@ def test_other_batches_are_refused(item):
 
 def test_a_parquet_footer_is_shifted_place_by_place(tmp_path):
     pq = pytest.importorskip("pyarrow.parquet")
-    from unitmass.score import _shifted
+    from unitmass._formats import _shifted
 
     table = pa.table({"s": variable(matrix(200)), **{f"c{k}": pa.array(["x", None] * 100) for k in range(20)}})
     path = tmp_path / "f.parquet"

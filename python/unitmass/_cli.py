@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
-from unitmass.score import MAPS, SPARSE_MAPS, file_format, score_batches, score_file
+from unitmass._files import file_format, score_file
+from unitmass.score import MAPS, SPARSE_MAPS, score_batches
 
 __all__ = ["main"]
 
