@@ -86,8 +86,10 @@ CASES = {  # input, output, options
 
 
 def test_parquet_list(inputs):
-    run("score", inputs / "x.parquet", inputs / "y.parquet", "--map", "entmax", "--alpha", 1.3, "--column", "logits")
+    files = inputs / "x.parquet", inputs / "y.parquet"
+    done = run("score", *files, "--map", "entmax", "--alpha", 1.3, "--column", "logits")
     before, after = pq.read_table(inputs / "x.parquet"), pq.read_table(inputs / "y.parquet")
+    assert done.stderr.endswith("columns scored: logits; passed through: id, kind, c0, c1, c2, c3, c4\n")
     assert after.schema.equals(before.schema, check_metadata=True)
     assert after.drop_columns("logits").equals(before.drop_columns("logits"))
     np.testing.assert_array_equal(lists(after["logits"]), um.entmax(scores(), 1.3))
@@ -148,7 +150,41 @@ def test_csv_takes_all_numeric_columns(tmp_path):
     (tmp_path / "x.csv").write_text("\ufeffa,name,b\n1,x,2.5\nnan,y,3\n", encoding="utf-8")
     done = run("score", tmp_path / "x.csv", tmp_path / "y.csv", "--map", "sparsemax")
     assert (tmp_path / "y.csv").read_text() == "a,name,b\n0,x,1\nnan,y,nan\n"
-    assert done.stderr.endswith("; NaN in 1 rows\n")
+    assert done.stderr.endswith("; NaN in 1 rows\ncolumns scored: a, b; passed through: name\n")
+
+
+def test_csv_names_what_passes_through(tmp_path):
+    names = [f"n{j}" for j in range(20)]
+    (tmp_path / "x.csv").write_text(f"a,{','.join(names)}\n1{',x' * 20}\n2{',2020-01-01' * 20}\n")
+    done = run("score", tmp_path / "x.csv", tmp_path / "y.csv", "--map", "softmax", "--json")
+    assert done.stderr.endswith(
+        "columns scored: a; passed through: n0, n1, n2, n3, n4, n5, n6, n7, n8, n9 and 10 more\n"
+    )
+    report = json.loads(done.stdout)
+    assert (report["scored"], report["passed"]) == (["a"], names)
+
+
+NUMBERS = ["1", "-1", "+1", "1.", ".5", "-.5", "1e5", "1E+5", " 1 ", "inf", "-Infinity", "nan", "-NaN", "007", "1e400"]
+WORDS = ["1e", "1e+", "0x10", "1_0", "1;5", "١", "1d5", "1f", "--1", ".", "- 1", "infin", "one", "true", "2020-01-01"]
+
+
+@pytest.mark.parametrize("cell", [*NUMBERS, *WORDS])
+def test_what_csv_takes_for_a_number(tmp_path, cell):
+    """What pyarrow reads as a float64, and nothing else, counts as a number when the columns are chosen."""
+    from unitmass._formats import CsvReader
+
+    path, at = tmp_path / "x.csv", r"column 'b': row 1 has .*, which is not a number \(counting from 0\)"
+    path.write_text(f"a,b\n1,1\n1,{cell}\n", encoding="utf-8")
+    if cell in NUMBERS:
+        assert CsvReader(path, None, None).scored == ["a", "b"]
+        assert sum(batch.num_rows for batch in CsvReader(path, None, ["b"]).batches(0, 1.0)) == 2
+    else:
+        if cell != "0x10":  # an integer where types are inferred
+            with pytest.raises(ValueError, match=f"{at}: mend it, or name the columns of scores with --columns"):
+                CsvReader(path, None, None)
+        with pytest.raises(ValueError, match=f"{at}$"):
+            list(CsvReader(path, None, ["b"]).batches(0, 1.0))
+        assert CsvReader(path, None, ["a"]).passed == ["b"]
 
 
 @pytest.mark.parametrize("options", [[], BATCH])
@@ -252,6 +288,8 @@ def test_report(tmp_path):
         "rows": ROWS,
         "resumed_rows": 0,
         "nan_rows": 2,
+        "scored": [],
+        "passed": [],
     }
     assert re.fullmatch(
         r".*y\.npy: project_simplex, total 2, 1,000 rows in [\d.e-]+ s: [\d,]+ rows/s, [\d,.]+ MB/s; NaN in 2 rows\n",
@@ -376,7 +414,13 @@ BAD_FILES = [
     ("x.csv", b"a,b\n1,2\n3\n", r"Expected 2 columns, got 1"),
     ("x.csv", b"a,b,a\n1,2,3\n", r"column 'a' occurs 2 times$"),
     ("x.csv", b"a,b\nx,y\n", r"there are no numeric columns; the columns are a, b$"),
-    ("x.csv", b"a,b\n" + b"1,2\n" * 1_100_000 + b"1,x\n", r"invalid value 'x' \(at or after row \d+, counting .*\)$"),
+    (
+        "x.csv",
+        b"a,b\n1,2\ntrue,4\n",
+        r"column 'a': row 1 has 'true', which is not a number \(counting from 0\): mend it, ",
+    ),
+    ("x.csv", b'n,b\n"x\ny",2\n42,4\n', r"column 'n': row 0 has 'x.*y', which is not a number .*: mend it, or name"),
+    ("x.csv", b"a,b\n" + b"1,2\n" * 1_100_000 + b"1,x\n", r"column 'b': row 1100000 has 'x', which is not a number"),
 ]
 
 

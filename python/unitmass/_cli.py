@@ -48,7 +48,8 @@ def _parser() -> argparse.ArgumentParser:
     score = commands.add_parser(
         "score",
         help="score a Parquet, .npy or CSV file",
-        description="Turn the scores in a Parquet, .npy or CSV file into probabilities, in a file of the same format.",
+        description="Turn the scores in a Parquet, .npy or CSV file into probabilities, in a file of the same format. "
+        "Columns that are not scored pass through; the last line says which.",
     )
     score.set_defaults(command=_score)
     score.add_argument("source", metavar="IN", help="file of scores: .parquet, .pq, .npy or .csv")
@@ -61,7 +62,9 @@ def _parser() -> argparse.ArgumentParser:
     columns = score.add_mutually_exclusive_group()
     columns.add_argument("--column", metavar="NAME", help="Parquet: the list column (default: the only one)")
     columns.add_argument(
-        "--columns", metavar="A,B,C", help="Parquet, CSV: numeric columns, one score each (default for CSV: all)"
+        "--columns",
+        metavar="A,B,C",
+        help="Parquet, CSV: numeric columns, one score each (default for CSV: all; one that has text, too, is refused)",
     )
     score.add_argument("--batch-rows", type=_positive, metavar="N", help="rows at a time (default: about 32 MiB)")
     score.add_argument("--workers", type=int, metavar="W", help="threads (default: all cores)")
@@ -227,8 +230,17 @@ def _report(report: dict[str, Any], as_json: bool) -> None:
         f"{report['rows_per_second']:,.0f} rows/s, {report['mb_per_second']:,.1f} MB/s{nan}",
         file=sys.stderr,
     )
+    if report["scored"]:
+        print(f"columns scored: {_few(report['scored'])}; passed through: {_few(report['passed'])}", file=sys.stderr)
     if as_json:
         print(json.dumps(report, ensure_ascii=False))
+
+
+def _few(names: list[str]) -> str:
+    """List names; of many the first ones and how many there are."""
+    if len(names) > 12:
+        return f"{', '.join(names[:10])} and {len(names) - 10:,} more"
+    return ", ".join(names) or "none"
 
 
 def _demo(parser: argparse.ArgumentParser, *, out: str, data: str | None) -> int:

@@ -83,7 +83,7 @@ def score_file(
             reader = NpyReader(inside, batch_rows, axis)
         elif kind == "csv":
             reader = CsvReader(inside, batch_rows, columns)
-            columns = reader.columns
+            columns = reader.scored
         else:
             reader = ParquetReader(inside, batch_rows, column, columns)
         along = 1 if kind == "npy" else -1  # of the three axes that the reader makes
@@ -157,6 +157,8 @@ def score_file(
         "map": map,
         "options": {name: options.get(name, parameters[name].default) for name in MAPS[map][1]},
         "sparse": sparse,
+        "scored": reader.scored,
+        "passed": reader.passed,
         "dtype": str(scores.dtype),
         "rows": scores.rows,
         "resumed_rows": before,

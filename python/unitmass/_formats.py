@@ -50,7 +50,9 @@ class ParquetReader:
         self.rows: int | None = self.metadata.num_rows
         self.example = empty(self._file.schema_arrow)
         self.schema = str(self._file.schema_arrow)
-        self.scored = {self.example.schema.names[i] for i in choose(self.example.schema, column, columns)}
+        names = self.example.schema.names
+        self.scored = [names[i] for i in choose(self.example.schema, column, columns)]
+        self.passed = [name for name in names if name not in self.scored]
         self._batch_rows = batch_rows
 
     def batches(self, start: int, growth: float) -> Iterator[Any]:
@@ -232,6 +234,11 @@ def _shifted(footer: bytes, by: int) -> bytes:
 # --- CSV ------------------------------------------------------------------------------------------------------------
 
 
+# What pyarrow takes for a float64; of its usual names of a missing value "NaN" is left out: it is a score.
+_NUMBER = r"(?i)^[ \t]*[+-]?(\d+\.?\d*(e[+-]?\d+)?|\.\d+(e[+-]?\d+)?|inf|infinity|nan)[ \t]*$"
+_MISSING = ["", "NA", "N/A", "#N/A", "n/a", "null", "NULL", "None"]
+
+
 class CsvReader:
     """Scored columns are read as float64, the others as text, so that they come out as they went in."""
 
@@ -242,20 +249,13 @@ class CsvReader:
             longest = max(len(file.readline()), len(file.readline()))
         self._block = max(READ_BYTES, 8 * longest)
         with self._open({}) as guess:
-            schema = guess.schema
-            types = pa.types
-            nothing = not any(batch.num_rows for batch in guess)  # ends at the first batch with a row
-        if twice := [name for name in schema.names if schema.names.count(name) > 1]:
-            raise ValueError(f"column {twice[0]!r} occurs {schema.names.count(twice[0])} times")
-        if columns is None:
-            columns = [f.name for f in schema if nothing or types.is_integer(f.type) or types.is_floating(f.type)]
-            if not columns:
-                raise ValueError(f"there are no numeric columns; the columns are {', '.join(schema.names)}")
-        for name in columns:
-            if name not in schema.names:
-                raise ValueError(f"column {name!r} does not exist; the columns are {', '.join(schema.names)}")
-        self.columns = list(columns)
-        self._types = {n: pa.float64() if n in self.columns else pa.string() for n in schema.names}
+            names, kinds = guess.schema.names, guess.schema.types
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise ValueError(f"column {twice[0]!r} occurs {names.count(twice[0])} times")
+        self._text = dict.fromkeys(names, pa.string())
+        self.scored = self._columns_of_numbers(kinds) if columns is None else list(columns)
+        self.passed = [name for name in names if name not in self.scored]
+        self._types = {name: pa.float64() if name in self.scored else kind for name, kind in self._text.items()}
         self.rows: int | None = None
         self.example = empty(pa.schema(list(self._types.items())))
         self.schema = str(self.example.schema)
@@ -268,11 +268,27 @@ class CsvReader:
             self._path,
             read_options=pcsv.ReadOptions(block_size=self._block),
             parse_options=pcsv.ParseOptions(newlines_in_values=True),
-            # Of the usual names of a missing value "NaN" is left out: it is a score.
-            convert_options=pcsv.ConvertOptions(
-                column_types=types, null_values=["", "NA", "N/A", "#N/A", "n/a", "null", "NULL", "None"]
-            ),
+            convert_options=pcsv.ConvertOptions(column_types=types, null_values=_MISSING),
         )
+
+    def _columns_of_numbers(self, kinds: list[pa.DataType]) -> list[str]:
+        """Tell which columns have numbers in the first block (inferred `kinds`); one that has text, too, is refused."""
+        types = pyarrow().types
+        with self._open(self._text) as stream:
+            block = next((block for block in stream if block.num_rows), None)
+        if block is None:
+            return list(self._text)
+        scored = []
+        for name, kind in zip(self._text, kinds, strict=True):
+            if types.is_integer(kind) or types.is_floating(kind):
+                scored.append(name)
+            elif _is_number(block[name]).any():
+                if text := _first_text(block, [name], 0):
+                    raise ValueError(f"{text}: mend it, or name the columns of scores with --columns")
+                scored.append(name)
+        if not scored:
+            raise ValueError(f"there are no numeric columns; the columns are {', '.join(self._text)}")
+        return scored
 
     def batches(self, start: int, growth: float) -> Iterator[pa.RecordBatch]:
         pa = pyarrow()
@@ -287,7 +303,34 @@ class CsvReader:
                             yield batch
                         at += batch.num_rows
         except pa.ArrowInvalid as error:
-            raise ValueError(f"{error} (at or after row {at}, counting from 0)") from None
+            raise ValueError(self._bad_cell() or error) from None
+
+    def _bad_cell(self) -> str | None:
+        """Find what could not be read as a number: pyarrow does not tell the row."""
+        at = 0
+        with self._open(self._text) as stream:
+            for block in stream:
+                if text := _first_text(block, self.scored, at):
+                    return text
+                at += block.num_rows
+        return None
+
+
+def _is_number(cells: pa.Array) -> NDArray[np.bool_]:
+    from pyarrow import compute
+
+    numbers: NDArray[np.bool_] = compute.match_substring_regex(cells, _NUMBER).to_numpy(zero_copy_only=False)
+    return numbers
+
+
+def _first_text(block: pa.RecordBatch, columns: Sequence[str], row: int) -> str | None:
+    """Tell of the first cell in `columns` that is neither a number nor missing; `row` is the first of the block."""
+    for name in columns:
+        for at in np.flatnonzero(~_is_number(block[name])):
+            cell = block[name][int(at)].as_py()
+            if cell not in _MISSING:
+                return f"column {name!r}: row {row + at} has {cell[:40]!r}, which is not a number (counting from 0)"
+    return None
 
 
 class CsvWriter:
@@ -349,6 +392,8 @@ class NpyReader:
         self.outer, self.n, self.inner = math.prod(shape[:at]), shape[at], math.prod(shape[at + 1 :])
         self.rows: int | None = self.outer * self.inner
         self.example = np.empty((0, self.n, 1), self.dtype.newbyteorder("="))
+        self.scored: list[str] = []  # an array has no columns
+        self.passed: list[str] = []
         self.schema = f"{self.dtype.str} {self.shape} {'F' if self.fortran else 'C'}"
         self._path, self._batch_rows = path, batch_rows
 
