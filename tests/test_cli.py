@@ -340,7 +340,10 @@ def test_progress_is_drawn_on_a_terminal_only(inputs, off):
         (["x.npy", "y.npy", "--map", "entmax", "--alpha", "0.5"], r".*alpha.*0\.5.*"),
         (["x.npy", "y.npy", "--map", "entmax", "--alpha", "x"], r"argument --alpha: invalid float value: 'x'"),
         (["x.npy", "y.npy", "--map", "softmax", "--workers", "0"], r".*workers.*0.*"),
-        (["x.npy", "y.npy", "--map", "softmax", "--batch-rows", "0"], r"argument --batch-rows: 0 is not positive"),
+        (
+            ["x.npy", "y.npy", "--map", "softmax", "--batch-rows", "0"],
+            r"argument --batch-rows: expected a number from 1 to .*, found 0",
+        ),
         (["x.npy", "y.npz", "--map", "softmax", "--sparse"], r"--sparse: softmax has no zeros to leave out.*"),
         (["x.npy", "y.npy", "--map", "sparsemax", "--sparse"], r"y\.npy: must be a \.npz file, for .*"),
         (["x.npy", "y.parquet", "--map", "softmax"], r"y\.parquet: must be a \.npy file, for x\.npy"),
@@ -367,6 +370,23 @@ def test_usage_errors(inputs, monkeypatch, capsys, arguments, message):
     assert exit_.value.code == 2
     assert re.fullmatch(f"unitmass: error: {message}\n", capsys.readouterr().err)
     assert sorted(os.listdir()) == before
+
+
+HUGE = str(10**30)
+EXTREME = [
+    *(("parquet", "softmax", option, sign + HUGE) for option in ("--workers", "--batch-rows") for sign in ("", "-")),
+    *(("npy", "softmax", option, sign + HUGE) for option in ("--axis", "--batch-rows") for sign in ("", "-")),
+    *(("npy", "softmax", "--temperature", value) for value in ("nan", "inf", "-inf", "0", "-1", "1e999", "1e-999")),
+    *(("npy", "entmax", "--alpha", value) for value in ("nan", "inf", "-inf", "0", "-1", "1e999")),
+    *(("npy", "project_simplex", "--total", value) for value in ("nan", "inf", "-inf", "0", "-1", "1e999")),
+]
+
+
+@pytest.mark.parametrize(("kind", "map", "option", "value"), EXTREME)
+def test_extreme_numbers_are_usage_errors(inputs, kind, map, option, value):
+    said = refused("score", inputs / f"x.{kind}", inputs / f"y.{kind}", "--map", map, f"{option}={value}", code=2)
+    assert option.removeprefix("--") in said
+    assert not (inputs / f"y.{kind}").exists()
 
 
 def test_no_command():

@@ -343,6 +343,20 @@ def test_extreme_temperatures(dtype):
         np.testing.assert_allclose(um.log_softmax(x, hot), -math.log(3), rtol=4 * eps(dtype))
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_inverse_of_a_temperature_is_kept_normal(dtype):
+    limits = np.finfo(dtype)
+    least, most = 1 / ref.WIDE(limits.max), 1 / ref.WIDE(limits.tiny)
+    x = np.array([0, -1, -2], dtype) * dtype(16 * limits.tiny)  # the only scores to which so little heat matters
+    for cold in (5e-324, float(least) / 3):
+        assert_accurate(um.softmax(x, cold), x / least, 1)
+        expected = ref.log_softmax_row(np.array([1e-9, 0], dtype), least)
+        np.testing.assert_allclose(um.log_softmax(np.array([1e-9, 0], dtype), cold), expected, rtol=8 * eps(dtype))
+    x = np.array([1, 0, 0.25], dtype) * limits.max
+    for hot in (float(most) * 3, 1.7e308):
+        assert_accurate(um.softmax(x, hot), x / most, 1)
+
+
 @given(any_row, st.floats(0.01, 100))
 def test_softmax_agrees_with_the_oracle(x, temperature):
     y = x.astype(ref.WIDE) / ref.WIDE(temperature)
@@ -876,6 +890,7 @@ A = np.ones((2, 3))
 FROZEN = np.empty((2, 3))
 FROZEN.flags.writeable = False
 CSR = um.sparsemax(A, sparse=True)
+MASKED = np.ma.masked_equal(A, 0)
 nan, inf = math.nan, math.inf
 
 
@@ -913,6 +928,33 @@ REFUSED = [
         for f, args in TEMPERED.items()
         for v in (0.0, -1.0, nan, inf)
     ),
+    *(
+        no(TypeError, rf"temperature: expected a real number, found .*{found}", f, *args, temperature=v)
+        for f, args in TEMPERED.items()
+        for v, found in (
+            ("2", "'2'"),
+            (b"2", "b'2'"),
+            (1j, "1j"),
+            (None, "None"),
+            (np.array("2"), "2"),
+            ([2.0], "array"),
+        )
+    ),
+    *(
+        no(TypeError, rf"{name}: expected a real number or an array of them, found .*{found}", f, A, **{name: v})
+        for f, name in ((um.entmax, "alpha"), (um.threshold, "alpha"), (um.project_simplex, "total"))
+        for v, found in (("2", "'2'"), (["2"] * 2, "'2'"), (1j, "1j"), (None, "None"))
+    ),
+    no(TypeError, r"alpha: a masked array", um.entmax, A, alpha=np.ma.array([1.5, 2])),
+    *(
+        no(ValueError, rf"total: must be finite and positive in float16.*{v:g}", um.project_simplex, A.astype("f2"), v)
+        for v in (65520.0, 1e-10)
+    ),
+    no(ValueError, r"total\b.*100000", um.project_simplex, A.astype("f2"), [1.0, 1e5]),
+    no(ValueError, r"total\b.*100000", um.project_simplex, A.astype("f2"), 1e5, sparse=True),
+    no(TypeError, r"n_iter: expected an integer, found '2'", um.entmax, A, n_iter="2"),
+    no(ValueError, r"n_iter\b.*1099511627776", um.entmax, A, n_iter=2**40),
+    no(ValueError, r"alpha\b.*range", um.entmax, A, alpha=10**400),
     no(ValueError, r"method\b.*newton", um.entmax, A, method="newton"),
     no(ValueError, r"n_iter\b.*0", um.entmax, A, method="bisect", n_iter=0),
     no(ValueError, r"n_iter\b.*-3", um.entmax, A, method="bisect", n_iter=-3),
@@ -926,7 +968,10 @@ REFUSED = [
             no(ValueError, r"\bx: the axis is empty", f, np.ones((0, 2)), axis=0),
             no(AXIS, r"axis\b.*2", f, A, axis=2),
             no(AXIS, r"axis\b.*-3", f, A, axis=-3),
-            no(TypeError, r"axis\b|integer", f, A, axis=0.5),
+            *(no(TypeError, rf"axis: expected an integer, found {v!r}", f, A, axis=v) for v in (None, 1.0, "0")),
+            no(AXIS, r"axis\b.*1000000000000", f, A, axis=10**30),
+            no(TypeError, r"x: a masked array .*pass x\.data and where=~np\.ma\.getmaskarray\(x\)", f, MASKED),
+            no(TypeError, r"where: a masked array .*pass where\.data", f, A, where=MASKED > 0),
             no(TypeError, r"\bx\b.*complex128", f, A * 1j),
             no(TypeError, r"\bx\b.*object", f, A.astype(object)),
             no(TypeError, r"\bx\b.*U1", f, np.array(["a", "b"])),
@@ -947,6 +992,9 @@ REFUSED = [
             no(ValueError, rf"\b{p}: the axis is empty", f, np.ones((2, 0)), np.ones((2, 0))),
             no(AXIS, r"axis\b.*2", f, A, A, axis=2),
             no(TypeError, rf"\b{p}\b.*complex128", f, A * 1j, A),
+            no(TypeError, rf"{p}: a masked array", f, MASKED, A),
+            no(TypeError, r"g: a masked array", f, A, MASKED),
+            no(TypeError, r"axis: expected an integer, found None", f, A, A, axis=None),
             no(TypeError, r"\bg\b.*complex128", f, A, A * 1j),
             no(ValueError, r"\bg\b.*\(3,\)", f, A, A[0]),
             no(ValueError, r"\bg\b.*\(3, 2\)", f, A, A.T),
@@ -963,6 +1011,7 @@ REFUSED = [
             no(TypeError, r"out\b.*bool", f, *args, out=np.empty((2, 3), bool)),
             no(ValueError, r"out\b.*(read|writ)", f, *args, out=FROZEN),
             no(TypeError, r"out\b.*list", f, *args, out=[0.0] * 3),
+            no(TypeError, r"out: a masked array .*pass out\.data", f, *args, out=MASKED.copy()),
         )
     ),
     *(
@@ -982,6 +1031,7 @@ REFUSED = [
             no(ValueError, r"indices\b.*-1", f, (DATA, INDICES - 1, INDPTR), A),
             no(ValueError, r"indices|indptr", f, (DATA, INDICES[:-1], INDPTR), A),
             no(ValueError, r"\bg\b", f, CSR, A[0]),
+            no(ValueError, r"axis\b.*0", f, CSR, A, axis=0),
             no(ValueError, r"out\b", f, CSR, A, out=np.empty((2, 3))),
         )
     ),

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
+import operator
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
-from numpy.lib.array_utils import normalize_axis_index
 
 from unitmass._workers import resolve
 
@@ -15,7 +15,19 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["Array", "Rows", "Triple", "check_out", "map_pair", "map_scores", "mask_like", "number", "pair", "per_row"]
+__all__ = [
+    "Array",
+    "Rows",
+    "Triple",
+    "axis_of",
+    "check_out",
+    "map_pair",
+    "map_scores",
+    "mask_like",
+    "number",
+    "pair",
+    "per_row",
+]
 
 Array: TypeAlias = "NDArray[np.floating[Any]]"
 Triple: TypeAlias = "tuple[Array, NDArray[np.integer[Any]], NDArray[np.integer[Any]]]"
@@ -41,14 +53,11 @@ class Rows:
     @classmethod
     def of(cls, x: ArrayLike, axis: int, name: str) -> Rows:
         """Take whatever NumPy, DLPack or ml_dtypes call an array of real numbers."""
-        given = x if type(x) is np.ndarray else _as_array(x)
+        given = x if type(x) is np.ndarray else _as_array(x, name)
         if given.ndim == 0:
             message = f"{name}: expected an array of at least one dimension, found the scalar {given}"
             raise ValueError(message)
-        try:
-            axis = normalize_axis_index(axis, given.ndim)
-        except OverflowError:
-            raise np.exceptions.AxisError(f"axis {axis} is out of bounds for array of dimension {given.ndim}") from None
+        axis = axis_of(axis, given.ndim)
         if given.shape[axis] == 0:
             message = f"{name}: the axis is empty (axis {axis} of shape {given.shape})"
             raise ValueError(message)
@@ -73,10 +82,31 @@ class Rows:
         return result if result.dtype == self.dtype else result.astype(self.dtype)
 
 
-def _as_array(x: Any) -> NDArray[Any]:
+def axis_of(axis: Any, ndim: int) -> int:
+    """Take an axis of an array of `ndim` dimensions."""
+    try:
+        index = operator.index(axis)
+    except TypeError:
+        message = f"axis: expected an integer, found {axis!r}"
+        raise TypeError(message) from None
+    if not -ndim <= index < ndim:
+        message = f"axis {index} is out of bounds for array of dimension {ndim}"
+        raise np.exceptions.AxisError(message)
+    return index % ndim
+
+
+def _as_array(x: Any, name: str) -> NDArray[Any]:
+    _refuse_mask(x, name)
     if hasattr(x, "__dlpack__") and not hasattr(x, "__array__"):
         return np.from_dlpack(x)
     return np.asarray(x)
+
+
+def _refuse_mask(x: Any, name: str) -> None:
+    if isinstance(x, np.ndarray) and isinstance(x, np.ma.MaskedArray):  # np.ma is imported where it is asked for
+        where = " and where=~np.ma.getmaskarray(x)" if name == "x" else ""
+        message = f"{name}: a masked array would lose its mask: pass {name}.data{where}"
+        raise TypeError(message)
 
 
 def _types(dtype: np.dtype[Any], name: str) -> tuple[np.dtype[Any], np.dtype[Any]]:
@@ -96,7 +126,7 @@ def mask_like(rows: Rows, where: ArrayLike | None) -> NDArray[np.bool_] | None:
     """Broadcast `where` to the scores; None where it excludes nothing."""
     if where is None or where is True:
         return None
-    mask = np.asarray(where)
+    mask = _as_array(where, "where")
     if mask.dtype != np.bool_:
         message = f"where: expected booleans, found dtype {mask.dtype}"
         raise TypeError(message)
@@ -110,24 +140,31 @@ def mask_like(rows: Rows, where: ArrayLike | None) -> NDArray[np.bool_] | None:
 
 def number(value: Any, name: str) -> float:
     """Take a real number."""
+    if not isinstance(value, (float, int)):
+        value = _numbers(value, name, "a real number")
+        if value.ndim:
+            message = f"{name}: expected a real number, found an array of shape {value.shape}"
+            raise TypeError(message)
     try:
         return float(value)
-    except (TypeError, ValueError):
-        message = f"{name}: expected a real number, found {value!r}"
-        raise TypeError(message) from None
     except OverflowError:
         message = f"{name}: must be finite, found an integer beyond the range of float64"
         raise ValueError(message) from None
+
+
+def _numbers(value: Any, name: str, expected: str) -> NDArray[Any]:
+    values = _as_array(value, name)
+    if values.dtype.kind not in "fiub" and values.dtype.name != "bfloat16":
+        message = f"{name}: expected {expected}, found {value!r}"
+        raise TypeError(message)
+    return values
 
 
 def per_row(value: Any, rows: Rows, name: str) -> float | NDArray[np.float64]:
     """Take a real number, or one for each row: an array that broadcasts to the batch."""
     if isinstance(value, (float, int)):
         return number(value, name)
-    values = np.asarray(value)
-    if values.dtype.kind not in "fiub":
-        message = f"{name}: expected a real number or an array of them, found {value!r}"
-        raise TypeError(message)
+    values = _numbers(value, name, "a real number or an array of them")
     if values.ndim == 0:
         return float(values)
     try:
@@ -142,6 +179,7 @@ def check_out(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
     """Refuse an `out` that cannot hold the result."""
     if out is None:
         return
+    _refuse_mask(out, "out")
     if not isinstance(out, np.ndarray):
         message = f"out: expected an ndarray, found {type(out).__name__}"
         raise TypeError(message)
@@ -200,7 +238,7 @@ def _deliver(target: Array | None, out: Array | None, rows: Rows) -> Array:
 def pair(p: ArrayLike, g: ArrayLike, axis: int, name: str = "p") -> tuple[Rows, Array]:
     """Take the result of a map, and a vector for each row in the same shape and type."""
     rows = Rows.of(p, axis, name)
-    other = _as_array(g)
+    other = _as_array(g, "g")
     _types(other.dtype, "g")
     if other.shape != rows.values.shape:
         message = f"g: expected the shape {rows.values.shape} of {name}, found {other.shape}"

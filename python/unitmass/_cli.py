@@ -58,7 +58,9 @@ def _parser() -> argparse.ArgumentParser:
     score.add_argument("--alpha", type=float, help="entmax: 1 is softmax, 2 is sparsemax (default 1.5)")
     score.add_argument("--temperature", type=float, help="softmax, log_softmax: what scores are divided by (default 1)")
     score.add_argument("--total", type=float, help="project_simplex: the sum of a row (default 1)")
-    score.add_argument("--axis", type=int, help=".npy: the axis of the distributions (default -1)")
+    score.add_argument(
+        "--axis", type=_integer(-64, 63), metavar="N", help=".npy: the axis of the distributions (default -1)"
+    )
     columns = score.add_mutually_exclusive_group()
     columns.add_argument("--column", metavar="NAME", help="Parquet: the list column (default: the only one)")
     columns.add_argument(
@@ -66,7 +68,9 @@ def _parser() -> argparse.ArgumentParser:
         metavar="A,B,C",
         help="Parquet, CSV: numeric columns, one score each (default for CSV: all; one that has text, too, is refused)",
     )
-    score.add_argument("--batch-rows", type=_positive, metavar="N", help="rows at a time (default: about 32 MiB)")
+    score.add_argument(
+        "--batch-rows", type=_integer(1, 2**31 - 1), metavar="N", help="rows at a time (default: about 32 MiB)"
+    )
     score.add_argument("--workers", type=int, metavar="W", help="threads (default: all cores)")
     score.add_argument("--sparse", action="store_true", help="write the entries that are not zero, and their indices")
     score.add_argument("--resume", action="store_true", help="go on where an interrupted run stopped")
@@ -88,11 +92,14 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{number} is not positive")
-    return number
+def _integer(least: int, most: int) -> Callable[[str], int]:
+    def integer(text: str) -> int:
+        number = int(text)
+        if not least <= number <= most:
+            raise argparse.ArgumentTypeError(f"expected a number from {least} to {most}, found {number}")
+        return number
+
+    return integer
 
 
 def _score(

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from unitmass._arrays import axis_of
 from unitmass._arrow import choose, empty, pyarrow
 
 if TYPE_CHECKING:
@@ -386,7 +387,7 @@ class NpyReader:
             raise ValueError("a 0-d array has no axis to score along")
         if os.path.getsize(path) < self._offset + math.prod(self.shape) * self.dtype.itemsize:
             raise ValueError(f"the file is too short for an array of shape {self.shape}: it is cut off")
-        at = np.lib.array_utils.normalize_axis_index(axis, len(self.shape))
+        at = axis_of(axis, len(self.shape))
         # A file in Fortran order is the transposed array in C order.
         shape, at = (self.shape[::-1], len(self.shape) - 1 - at) if self.fortran else (self.shape, at)
         self.outer, self.n, self.inner = math.prod(shape[:at]), shape[at], math.prod(shape[at + 1 :])

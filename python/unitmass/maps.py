@@ -76,7 +76,7 @@ def softmax(
         If `temperature` is not finite and positive; `axis` is empty or does not exist; if `x` is a scalar; if a shape
         does not fit.
     TypeError
-        If `x` is complex or not numeric, `where` is not boolean, or `out` cannot hold the result.
+        If `x` is complex, masked or not numeric, `where` is not boolean, or `out` cannot hold the result.
 
     See Also
     --------
@@ -89,6 +89,10 @@ def softmax(
 
     A row with a NaN becomes NaN, even if the NaN is excluded. Scores of -inf get exactly 0; a row of nothing else
     becomes NaN. Scores of +inf share the mass equally and the others get exactly 0.
+
+    The inverse of the temperature is kept within the normal numbers: in float32 a temperature acts as if it were at
+    least 2.9e-39 and at most 8.5e37, in float64 at least 5.6e-309 and at most 4.5e307. A difference between scores that
+    is beyond the largest number of the type counts as infinite.
 
     Examples
     --------
@@ -140,7 +144,7 @@ def log_softmax(
         If `temperature` is not finite and positive; `axis` is empty or does not exist; if `x` is a scalar; if a shape
         does not fit.
     TypeError
-        If `x` is complex or not numeric, `where` is not boolean, or `out` cannot hold the result.
+        If `x` is complex, masked or not numeric, `where` is not boolean, or `out` cannot hold the result.
 
     See Also
     --------
@@ -153,6 +157,10 @@ def log_softmax(
 
     A row with a NaN becomes NaN, even if the NaN is excluded. Scores of -inf get -inf; a row of nothing else becomes
     NaN. Scores of +inf share the mass equally and the others get -inf.
+
+    The inverse of the temperature is kept within the normal numbers: in float32 a temperature acts as if it were at
+    least 2.9e-39 and at most 8.5e37, in float64 at least 5.6e-309 and at most 4.5e307. A difference between scores that
+    is beyond the largest number of the type counts as infinite.
 
     Examples
     --------
@@ -210,7 +218,8 @@ def project_simplex(
         Scores, n of them along `axis`. float16, float32, float64 and bfloat16 keep their type; integers and booleans
         become float64.
     total : float or array_like, default 1.0
-        The sum, finite and positive; or one for each row, broadcast to the shape of `x` without `axis`.
+        The sum, finite and positive in the type of the result (float16: at most 65504); or one for each row, broadcast
+        to the shape of `x` without `axis`.
     axis : int, default -1
         The axis of the scores.
     where : array_like of bool, optional
@@ -235,7 +244,7 @@ def project_simplex(
         If `total` is not finite and positive; `axis` is empty or does not exist; if `x` is a scalar; if a shape does
         not fit.
     TypeError
-        If `x` is complex or not numeric, `where` is not boolean, or `out` cannot hold the result.
+        If `x` is complex, masked or not numeric, `where` is not boolean, or `out` cannot hold the result.
 
     See Also
     --------
@@ -262,9 +271,22 @@ def project_simplex(
     """
     rows = Rows.of(x, axis, "x")
     totals = per_row(total, rows, "total")
+    _refuse_beyond(rows.dtype, totals)
     if sparse:
         return _sparse(_core.project_simplex_sparse, rows, totals, where=where, out=out, workers=workers)
     return map_scores(_core.project_simplex, rows, totals, where=where, out=out, workers=workers)
+
+
+def _refuse_beyond(dtype: np.dtype[Any], total: float | NDArray[np.float64]) -> None:
+    """Refuse a `total` that a result of two bytes cannot hold; the kernel sees to float32 and float64."""
+    if dtype.itemsize == 2:
+        totals = np.atleast_1d(total)
+        with np.errstate(over="ignore", under="ignore"):
+            held = totals.astype(dtype)
+        beyond = totals[(held == np.inf) | (held == 0)]
+        if beyond.size:
+            message = f"total: must be finite and positive in {dtype}, the type of the result, found {beyond[0]:g}"
+            raise ValueError(message)
 
 
 @overload
@@ -329,7 +351,7 @@ def sparsemax(
     ValueError
         If `axis` is empty or does not exist; if `x` is a scalar; if a shape does not fit.
     TypeError
-        If `x` is complex or not numeric, `where` is not boolean, or `out` cannot hold the result.
+        If `x` is complex, masked or not numeric, `where` is not boolean, or `out` cannot hold the result.
 
     See Also
     --------
@@ -441,7 +463,7 @@ def entmax(
         If `alpha` is below 1 or not finite, `method` is unknown, or `n_iter` is below 1; `axis` is empty or does not
         exist; if `x` is a scalar; if a shape does not fit.
     TypeError
-        If `x` is complex or not numeric, `where` is not boolean, or `out` cannot hold the result.
+        If `x` is complex, masked or not numeric, `where` is not boolean, or `out` cannot hold the result.
 
     See Also
     --------
@@ -536,7 +558,8 @@ def threshold(
     tau : ndarray, shape of `x` without `axis`
         The threshold in :math:`p = [(\alpha - 1) x - \tau]_+^{1/(\alpha - 1)}`, in the type of p.
     support : ndarray of int64, same shape
-        The number of positive probabilities.
+        The number of positive probabilities. float16 and bfloat16 are computed in float32 and counted there, so those
+        count, too, that round to 0 in the narrow type.
 
     Raises
     ------
@@ -544,7 +567,7 @@ def threshold(
         If `alpha` is not above 1 and finite; `axis` is empty or does not exist; if `x` is a scalar; if a shape does not
         fit.
     TypeError
-        If `x` is complex or not numeric, or `where` is not boolean.
+        If `x` is complex, masked or not numeric, or `where` is not boolean.
 
     See Also
     --------
@@ -607,7 +630,7 @@ def softmax_vjp(
     ValueError
         If `temperature` is not finite and positive; `axis` is empty or does not exist; if a shape does not fit.
     TypeError
-        If an array is complex or not numeric, or `out` cannot hold the result.
+        If an array is complex, masked or not numeric, or `out` cannot hold the result.
 
     See Also
     --------
@@ -616,7 +639,7 @@ def softmax_vjp(
     Notes
     -----
     :math:`J^T g = p (g - \langle p, g \rangle) / T`. The Jacobian is symmetric, so this is also the product J g. An
-    entry of exactly 0 has gradient 0 whatever `g` is there.
+    entry of exactly 0 has gradient 0 whatever `g` is there. Extreme temperatures act as they do in `softmax`.
 
     Examples
     --------
@@ -666,7 +689,7 @@ def log_softmax_vjp(
     ValueError
         If `temperature` is not finite and positive; `axis` is empty or does not exist; if a shape does not fit.
     TypeError
-        If an array is complex or not numeric, or `out` cannot hold the result.
+        If an array is complex, masked or not numeric, or `out` cannot hold the result.
 
     See Also
     --------
@@ -674,7 +697,7 @@ def log_softmax_vjp(
 
     Notes
     -----
-    :math:`J^T g = (g - p \sum g) / T`.
+    :math:`J^T g = (g - p \sum g) / T`. Extreme temperatures act as they do in `log_softmax`.
 
     Examples
     --------
@@ -742,7 +765,7 @@ def project_simplex_vjp(
     ValueError
         If `axis` is empty or does not exist; if a shape does not fit.
     TypeError
-        If an array is complex or not numeric, or `out` cannot hold the result.
+        If an array is complex, masked or not numeric, or `out` cannot hold the result.
 
     See Also
     --------
@@ -817,7 +840,7 @@ def sparsemax_vjp(
     ValueError
         If `axis` is empty or does not exist; if a shape does not fit.
     TypeError
-        If an array is complex or not numeric, or `out` cannot hold the result.
+        If an array is complex, masked or not numeric, or `out` cannot hold the result.
 
     See Also
     --------
@@ -897,7 +920,7 @@ def entmax_vjp(
     ValueError
         If `alpha` is below 1 or not finite; `axis` is empty or does not exist; if a shape does not fit.
     TypeError
-        If an array is complex or not numeric, or `out` cannot hold the result.
+        If an array is complex, masked or not numeric, or `out` cannot hold the result.
 
     See Also
     --------
@@ -920,15 +943,18 @@ def entmax_vjp(
     array([ 0.3536, -0.3536])
     """
     if isinstance(p, tuple):
-        return _entmax_vjp_sparse(p, g, alpha, out, workers)
+        return _entmax_vjp_sparse(p, g, alpha, axis, out, workers)
     rows, vector = pair(p, g, axis)
     alphas = per_row(alpha, rows, "alpha")
     return map_pair(_core.entmax_vjp, rows, vector, alphas, shape=rows.values.shape, out=out, workers=workers)
 
 
 def _entmax_vjp_sparse(
-    p: tuple[Any, ...], g: ArrayLike, alpha: ArrayLike, out: Array | None, workers: int | None
+    p: tuple[Any, ...], g: ArrayLike, alpha: ArrayLike, axis: int, out: Array | None, workers: int | None
 ) -> Triple:
+    if axis != -1:
+        message = f"axis: the rows of a CSR triple run along the last axis of g, leave out axis={axis!r}"
+        raise ValueError(message)
     if out is not None:
         message = "out: a sparse result takes none"
         raise ValueError(message)
@@ -1019,7 +1045,7 @@ def entmax_alpha_grad(
     ValueError
         If `alpha` is below 1 or not finite; `axis` is empty or does not exist; if a shape does not fit.
     TypeError
-        If an array is complex or not numeric, or `out` cannot hold the result.
+        If an array is complex, masked or not numeric, or `out` cannot hold the result.
 
     See Also
     --------
