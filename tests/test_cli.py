@@ -236,6 +236,49 @@ def test_npz_is_read_by_scipy(inputs):
     np.testing.assert_array_equal(matrix.toarray(), um.entmax(scores()))
 
 
+def test_npz_of_more_entries_than_int32_counts(tmp_path):
+    from unitmass._formats import NpyReader, NpzWriter
+
+    np.save(tmp_path / "x.npy", scores(3))
+    reader = NpyReader(tmp_path / "x.npy", None, -1)
+    p = um.softmax(scores(3))
+    triple = p.ravel(), np.tile(np.arange(N, dtype=np.int32), 3), np.arange(4, dtype=np.int32) * N
+    writer = NpzWriter(tmp_path, reader, triple, [])
+    writer._entries = 2**31 - 3
+    writer.write(triple)
+    writer.sync()
+    indptr = np.fromfile(tmp_path / "indptr", np.int64)
+    writer.close()
+    assert indptr.tolist() == [0, *(2**31 - 3 + N * k for k in (1, 2, 3))]
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_npz_has_its_rows_in_the_order_of_the_batch(tmp_path, order):
+    sparse = pytest.importorskip("scipy.sparse")
+    x = np.asarray(np.random.default_rng(4).normal(size=(4, 6, 5)), order=order)
+    for axis in range(3):
+        np.save(tmp_path / "x.npy", x)
+        command = ["score", tmp_path / "x.npy", tmp_path / "y.npz", "--map", "sparsemax", "--sparse", "--overwrite"]
+        if order == "F":
+            assert "Fortran order" in refused(*command, "--axis", axis, code=1)
+            continue
+        run(*command, "--axis", axis, "--batch-rows", 3)
+        p = np.moveaxis(um.sparsemax(x, axis=axis), axis, -1)
+        np.testing.assert_array_equal(sparse.load_npz(tmp_path / "y.npz").toarray(), p.reshape(-1, p.shape[-1]))
+
+
+@pytest.mark.parametrize(("shape", "axis"), [((3, 5, 0), 1), ((0, 5, 3), 1), ((5, 0), 0), ((3, 0, 5), 2)])
+def test_npy_without_rows(tmp_path, shape, axis, capsys):
+    from unitmass._cli import main
+
+    np.save(tmp_path / "x.npy", np.zeros(shape, np.float32))
+    for options in ([], ["--batch-rows", "1"]):
+        command = ["score", f"{tmp_path}/x.npy", f"{tmp_path}/y.npy", "--map", "sparsemax", "--axis", str(axis)]
+        assert main([*command, "--overwrite", *options]) == 0
+        written = np.load(tmp_path / "y.npy")
+        assert (written.shape, written.dtype) == (shape, np.float32)
+
+
 @pytest.mark.parametrize("sparse", [False, True])
 def test_no_rows(tmp_path, sparse):
     x = scores(0)
@@ -334,9 +377,12 @@ def test_progress_is_drawn_on_a_terminal_only(inputs, off):
     [
         (["x.npy", "y.npy"], r"the following arguments are required: --map"),
         (["x.npy", "y.npy", "--map", "argmax"], r"argument --map: invalid choice: 'argmax'.*"),
-        (["x.npy", "y.npy", "--map", "softmax", "--alpha", "2"], r"--alpha belongs to --map entmax, not to softmax"),
-        (["x.npy", "y.npy", "--map", "sparsemax", "--temperature", "2"], r"--temperature belongs to --map softmax .*"),
-        (["x.npy", "y.npy", "--map", "entmax", "--total", "2"], r"--total belongs to --map project_simplex, not .*"),
+        (["x.npy", "y.npy", "--map", "softmax", "--alpha", "2"], r"alpha: belongs to entmax, not to softmax"),
+        (
+            ["x.npy", "y.npy", "--map", "sparsemax", "--temperature", "2"],
+            r"temperature: belongs to softmax or log_softmax, .*",
+        ),
+        (["x.npy", "y.npy", "--map", "entmax", "--total", "2"], r"total: belongs to project_simplex, not to entmax"),
         (["x.npy", "y.npy", "--map", "entmax", "--alpha", "0.5"], r".*alpha.*0\.5.*"),
         (["x.npy", "y.npy", "--map", "entmax", "--alpha", "x"], r"argument --alpha: invalid float value: 'x'"),
         (["x.npy", "y.npy", "--map", "softmax", "--workers", "0"], r".*workers.*0.*"),
@@ -344,7 +390,7 @@ def test_progress_is_drawn_on_a_terminal_only(inputs, off):
             ["x.npy", "y.npy", "--map", "softmax", "--batch-rows", "0"],
             r"argument --batch-rows: expected a number from 1 to .*, found 0",
         ),
-        (["x.npy", "y.npz", "--map", "softmax", "--sparse"], r"--sparse: softmax has no zeros to leave out.*"),
+        (["x.npy", "y.npz", "--map", "softmax", "--sparse"], r"sparse: softmax has no zeros to leave out.*"),
         (["x.npy", "y.npy", "--map", "sparsemax", "--sparse"], r"y\.npy: must be a \.npz file, for .*"),
         (["x.npy", "y.parquet", "--map", "softmax"], r"y\.parquet: must be a \.npy file, for x\.npy"),
         (["x.txt", "y.npy", "--map", "softmax"], r"x\.txt: the name must end in .*"),

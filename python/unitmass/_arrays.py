@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
+import reprlib
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -55,12 +56,10 @@ class Rows:
         """Take whatever NumPy, DLPack or ml_dtypes call an array of real numbers."""
         given = x if type(x) is np.ndarray else _as_array(x, name)
         if given.ndim == 0:
-            message = f"{name}: expected an array of at least one dimension, found the scalar {given}"
-            raise ValueError(message)
+            raise ValueError(f"{name}: expected an array of at least one dimension, found the scalar {given}")
         axis = axis_of(axis, given.ndim)
         if given.shape[axis] == 0:
-            message = f"{name}: the axis is empty (axis {axis} of shape {given.shape})"
-            raise ValueError(message)
+            raise ValueError(f"{name}: the axis is empty (axis {axis} of shape {given.shape})")
         computed, dtype = (given.dtype, given.dtype) if given.dtype in _NATIVE else _types(given.dtype, name)
         flags = given.flags
         if given.dtype is not computed or not (flags.c_contiguous and flags.aligned):
@@ -87,11 +86,9 @@ def axis_of(axis: Any, ndim: int) -> int:
     try:
         index = operator.index(axis)
     except TypeError:
-        message = f"axis: expected an integer, found {axis!r}"
-        raise TypeError(message) from None
+        raise TypeError(f"axis: expected an integer, found {axis!r}") from None
     if not -ndim <= index < ndim:
-        message = f"axis {index} is out of bounds for array of dimension {ndim}"
-        raise np.exceptions.AxisError(message)
+        raise np.exceptions.AxisError(f"axis {index} is out of bounds for array of dimension {ndim}")
     return index % ndim
 
 
@@ -105,8 +102,7 @@ def _as_array(x: Any, name: str) -> NDArray[Any]:
 def _refuse_mask(x: Any, name: str) -> None:
     if isinstance(x, np.ndarray) and isinstance(x, np.ma.MaskedArray):  # np.ma is imported where it is asked for
         where = " and where=~np.ma.getmaskarray(x)" if name == "x" else ""
-        message = f"{name}: a masked array would lose its mask: pass {name}.data{where}"
-        raise TypeError(message)
+        raise TypeError(f"{name}: a masked array would lose its mask: pass {name}.data{where}")
 
 
 def _types(dtype: np.dtype[Any], name: str) -> tuple[np.dtype[Any], np.dtype[Any]]:
@@ -118,8 +114,7 @@ def _types(dtype: np.dtype[Any], name: str) -> tuple[np.dtype[Any], np.dtype[Any
         return np.dtype(np.float64), np.dtype(np.float64)
     if dtype.name == "bfloat16":
         return np.dtype(np.float32), dtype
-    message = f"{name}: expected float16, float32, float64, bfloat16, integers or booleans, found dtype {dtype}"
-    raise TypeError(message)
+    raise TypeError(f"{name}: expected float16, float32, float64, bfloat16, integers or booleans, found dtype {dtype}")
 
 
 def mask_like(rows: Rows, where: ArrayLike | None) -> NDArray[np.bool_] | None:
@@ -128,14 +123,12 @@ def mask_like(rows: Rows, where: ArrayLike | None) -> NDArray[np.bool_] | None:
         return None
     mask = _as_array(where, "where")
     if mask.dtype != np.bool_:
-        message = f"where: expected booleans, found dtype {mask.dtype}"
-        raise TypeError(message)
+        raise TypeError(f"where: expected booleans, found dtype {mask.dtype}")
     shape = rows.values.shape
     try:
         return np.ascontiguousarray(np.broadcast_to(mask, shape))
     except ValueError:
-        message = f"where: shape {mask.shape} does not broadcast to the shape {shape} of x"
-        raise ValueError(message) from None
+        raise ValueError(f"where: shape {mask.shape} does not broadcast to the shape {shape} of x") from None
 
 
 def number(value: Any, name: str) -> float:
@@ -143,20 +136,17 @@ def number(value: Any, name: str) -> float:
     if not isinstance(value, (float, int)):
         value = _numbers(value, name, "a real number")
         if value.ndim:
-            message = f"{name}: expected a real number, found an array of shape {value.shape}"
-            raise TypeError(message)
+            raise TypeError(f"{name}: expected a real number, found an array of shape {value.shape}")
     try:
         return float(value)
     except OverflowError:
-        message = f"{name}: must be finite, found an integer beyond the range of float64"
-        raise ValueError(message) from None
+        raise ValueError(f"{name}: must be finite, found an integer beyond the range of float64") from None
 
 
 def _numbers(value: Any, name: str, expected: str) -> NDArray[Any]:
     values = _as_array(value, name)
     if values.dtype.kind not in "fiub" and values.dtype.name != "bfloat16":
-        message = f"{name}: expected {expected}, found {value!r}"
-        raise TypeError(message)
+        raise TypeError(f"{name}: expected {expected}, found {reprlib.repr(value)}")
     return values
 
 
@@ -170,8 +160,7 @@ def per_row(value: Any, rows: Rows, name: str) -> float | NDArray[np.float64]:
     try:
         each = np.broadcast_to(values, rows.batch)
     except ValueError:
-        message = f"{name}: shape {values.shape} does not broadcast to the batch shape {rows.batch}"
-        raise ValueError(message) from None
+        raise ValueError(f"{name}: shape {values.shape} does not broadcast to the batch shape {rows.batch}") from None
     return np.array(each, np.float64, order="C").reshape(-1)  # a copy: `out` may be what was passed
 
 
@@ -181,17 +170,13 @@ def check_out(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
         return
     _refuse_mask(out, "out")
     if not isinstance(out, np.ndarray):
-        message = f"out: expected an ndarray, found {type(out).__name__}"
-        raise TypeError(message)
+        raise TypeError(f"out: expected an ndarray, found {type(out).__name__}")
     if out.shape != shape:
-        message = f"out: expected shape {shape}, found {out.shape}"
-        raise ValueError(message)
+        raise ValueError(f"out: expected shape {shape}, found {out.shape}")
     if not np.can_cast(dtype, out.dtype, "same_kind"):
-        message = f"out: cannot hold dtype {dtype} in dtype {out.dtype} (casting is 'same_kind')"
-        raise TypeError(message)
+        raise TypeError(f"out: cannot hold dtype {dtype} in dtype {out.dtype} (casting is 'same_kind')")
     if not out.flags.writeable:
-        message = "out: the array is read-only"
-        raise ValueError(message)
+        raise ValueError("out: the array is read-only")
 
 
 def _takes_directly(out: Array, rows: Rows) -> bool:
@@ -241,8 +226,7 @@ def pair(p: ArrayLike, g: ArrayLike, axis: int, name: str = "p") -> tuple[Rows, 
     other = _as_array(g, "g")
     _types(other.dtype, "g")
     if other.shape != rows.values.shape:
-        message = f"g: expected the shape {rows.values.shape} of {name}, found {other.shape}"
-        raise ValueError(message)
+        raise ValueError(f"g: expected the shape {rows.values.shape} of {name}, found {other.shape}")
     return rows, np.require(other, rows.values.dtype, ["C", "A"])
 
 

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from typing import Any, NoReturn
 
 from unitmass._files import file_format, score_file
-from unitmass.score import MAPS, SPARSE_MAPS, score_batches
+from unitmass.score import MAPS, score_batches
 
 __all__ = ["main"]
 
@@ -164,12 +164,6 @@ def _check_usage(
 ) -> None:
     """Exit with code 2 if the options do not fit each other, before any file is touched."""
     sparse = rest["sparse"]
-    for name in options:
-        if name not in MAPS[map][1]:
-            homes = " or ".join(other for other, (_, known) in MAPS.items() if name in known)
-            parser.error(f"--{name} belongs to --map {homes}, not to {map}")
-    if sparse and map not in SPARSE_MAPS:
-        parser.error(f"--sparse: {map} has no zeros to leave out; it goes with {', '.join(SPARSE_MAPS)}")
     try:
         kind, other = file_format(source), file_format(target)
         score_batches([], map=map, column=column, columns=columns, sparse=sparse, workers=rest["workers"], **options)
@@ -188,20 +182,21 @@ def _check_usage(
         parser.error("--column and --columns belong to Parquet and CSV files")
     if kind == "csv" and column is not None:
         parser.error("--column needs lists, which CSV does not have; use --columns")
-    if sparse and (kind == "csv" or columns is not None):
+    if kind == "csv" and sparse:
         parser.error("--sparse needs a list column or an .npy file")
 
 
 @contextmanager
 def _progress(off: bool) -> Iterator[Callable[[int, int | None], None]]:
     """Draw a bar on a terminal, if rich is there to draw it."""
-    if not off and sys.stderr.isatty():
+    off = off or not sys.stderr.isatty()
+    if not off:
         try:
             from rich.console import Console
             from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
         except ImportError:
             off = True
-    if off or not sys.stderr.isatty():
+    if off:
         yield lambda rows, total: None
         return
     columns = (TextColumn("scoring"), BarColumn(), MofNCompleteColumn(), TextColumn("rows"), TimeRemainingColumn())

@@ -38,6 +38,21 @@ BATCH_BYTES = 32 << 20  # of a batch, read or written, whichever is larger
 READ_BYTES = 4 << 20  # of a step of a reader; several make a batch
 
 
+class _Writer:
+    """What the writers of one file have in common."""
+
+    _file: Any
+
+    def sync(self) -> None:
+        sync(self._file)
+
+    def finish(self) -> None:
+        self.sync()
+
+    def close(self) -> None:
+        self._file.close()
+
+
 # --- Parquet --------------------------------------------------------------------------------------------------------
 
 
@@ -100,7 +115,7 @@ class ParquetReader:
                 at += step.num_rows
 
 
-class ParquetWriter:
+class ParquetWriter(_Writer):
     """Writes each batch as a small Parquet file, keeps its row group and puts its footer, shifted, into the journal."""
 
     def __init__(self, folder: Path, reader: Any, example: pa.RecordBatch, records: list[dict[str, Any]]) -> None:
@@ -140,9 +155,6 @@ class ParquetWriter:
         self._file.truncate()
         return start, footer
 
-    def sync(self) -> None:
-        sync(self._file)
-
     def finish(self) -> None:
         pq = _parquet()
         if not self._footers:
@@ -158,9 +170,6 @@ class ParquetWriter:
         whole.write_metadata_file(stream)
         self._file.write(stream.getvalue()[len(magic) :])
         self.sync()
-
-    def close(self) -> None:
-        self._file.close()
 
 
 def _parquet() -> ModuleType:
@@ -334,7 +343,7 @@ def _first_text(block: pa.RecordBatch, columns: Sequence[str], row: int) -> str 
     return None
 
 
-class CsvWriter:
+class CsvWriter(_Writer):
     def __init__(self, folder: Path, reader: Any, example: pa.RecordBatch, records: list[dict[str, Any]]) -> None:
         self._file = _open(folder / "whole", records)
         if not records:
@@ -358,14 +367,6 @@ class CsvWriter:
         self._file.write(written)
         return {"bytes": self._file.tell()}
 
-    def sync(self) -> None:
-        sync(self._file)
-
-    finish = sync
-
-    def close(self) -> None:
-        self._file.close()
-
 
 # --- .npy and .npz --------------------------------------------------------------------------------------------------
 
@@ -388,6 +389,8 @@ class NpyReader:
         if os.path.getsize(path) < self._offset + math.prod(self.shape) * self.dtype.itemsize:
             raise ValueError(f"the file is too short for an array of shape {self.shape}: it is cut off")
         at = axis_of(axis, len(self.shape))
+        if self.shape[at] == 0:
+            raise ValueError(f"the axis is empty (axis {at} of shape {self.shape})")
         # A file in Fortran order is the transposed array in C order.
         shape, at = (self.shape[::-1], len(self.shape) - 1 - at) if self.fortran else (self.shape, at)
         self.outer, self.n, self.inner = math.prod(shape[:at]), shape[at], math.prod(shape[at + 1 :])
@@ -414,9 +417,11 @@ class NpyReader:
     def windows(self, start: int, growth: float) -> Iterator[Window]:
         """Cut the batch axes into windows (outer from, to, inner from, to) and give those from row `start` on."""
         rows = self._batch_rows or max(1, int(BATCH_BYTES / (growth * self.n * self.dtype.itemsize)))
+        if not self.rows:
+            return
         outer, inner = (rows // self.inner, self.inner) if rows >= self.inner else (1, rows)
         at = 0
-        for o in range(0, self.outer if self.inner else 0, outer):
+        for o in range(0, self.outer, outer):
             for i in range(0, self.inner, inner):
                 window = o, min(o + outer, self.outer), i, min(i + inner, self.inner)
                 if at >= start:
@@ -439,7 +444,7 @@ class NpyReader:
             yield slice(first, last), mapped.view(np.ndarray)[:, :, inner:inner_end]
 
 
-class NpyWriter:
+class NpyWriter(_Writer):
     """Writes windows of the same array in the same layout, in place; so a window written twice does no harm."""
 
     def __init__(
@@ -464,14 +469,6 @@ class NpyWriter:
             block[...] = p[:, part]
         return {}
 
-    def sync(self) -> None:
-        sync(self._file)
-
-    finish = sync
-
-    def close(self) -> None:
-        self._file.close()
-
 
 class NpzWriter:
     """Collects the three arrays of a CSR matrix and packs them as `scipy.sparse.load_npz` reads them."""
@@ -480,7 +477,12 @@ class NpzWriter:
 
     def __init__(self, folder: Path, reader: NpyReader, example: Any, records: list[dict[str, Any]]) -> None:
         self._folder, self._shape = folder, (reader.rows, reader.n)
-        self._dtypes = [part.dtype for part in example]
+        if reader.fortran and len(reader.shape) > 2:
+            raise ValueError(
+                "an array of three or more axes in Fortran order has its rows in another order than a CSR matrix"
+            )
+        data, indices, _ = example
+        self._dtypes = [data.dtype, indices.dtype, np.dtype(np.int64)]  # a file may have more entries than a batch
         self._rows = records[-1]["rows"] if records else 0
         self._entries = records[-1]["entries"] if records else 0
         self._files = []
@@ -494,7 +496,7 @@ class NpzWriter:
 
     def write(self, p: tuple[NDArray[Any], NDArray[Any], NDArray[Any]]) -> dict[str, Any]:
         data, indices, indptr = p
-        for file, part in zip(self._files, (data, indices, indptr[1:] + self._entries), strict=True):
+        for file, part in zip(self._files, (data, indices, indptr[1:] + np.int64(self._entries)), strict=True):
             file.write(np.ascontiguousarray(part).data)
         self._rows += len(indptr) - 1
         self._entries += len(data)

@@ -285,8 +285,9 @@ def _refuse_beyond(dtype: np.dtype[Any], total: float | NDArray[np.float64]) -> 
             held = totals.astype(dtype)
         beyond = totals[(held == np.inf) | (held == 0)]
         if beyond.size:
-            message = f"total: must be finite and positive in {dtype}, the type of the result, found {beyond[0]:g}"
-            raise ValueError(message)
+            raise ValueError(
+                f"total: must be finite and positive in {dtype}, the type of the result, found {beyond[0]:g}"
+            )
 
 
 @overload
@@ -501,16 +502,13 @@ def entmax(
 
 def _bisections(method: str, n_iter: int) -> int | None:
     if method not in ("auto", "bisect"):
-        message = f"method: expected 'auto' or 'bisect', found {method!r}"
-        raise ValueError(message)
+        raise ValueError(f"method: expected 'auto' or 'bisect', found {method!r}")
     try:
         steps = operator.index(n_iter)
     except TypeError:
-        message = f"n_iter: expected an integer, found {n_iter!r}"
-        raise TypeError(message) from None
+        raise TypeError(f"n_iter: expected an integer, found {n_iter!r}") from None
     if not 1 <= steps < 2**32:
-        message = f"n_iter: expected a number from 1 to 4294967295, found {steps}"
-        raise ValueError(message)
+        raise ValueError(f"n_iter: expected a number from 1 to 4294967295, found {steps}")
     return steps if method == "bisect" else None
 
 
@@ -518,8 +516,7 @@ def _sparse(
     kernel: Any, rows: Rows, *parameters: object, where: ArrayLike | None, out: Array | None, workers: int | None
 ) -> Triple:
     if out is not None:
-        message = "out: a sparse result takes none"
-        raise ValueError(message)
+        raise ValueError("out: a sparse result takes none")
     triple = kernel(rows.values, mask_like(rows, where), rows.dimensions, *parameters, resolve(workers))
     data, columns, starts = triple
     fits = max(data.size, rows.values.shape[rows.axis]) <= np.iinfo(np.int32).max
@@ -953,14 +950,11 @@ def _entmax_vjp_sparse(
     p: tuple[Any, ...], g: ArrayLike, alpha: ArrayLike, axis: int, out: Array | None, workers: int | None
 ) -> Triple:
     if axis != -1:
-        message = f"axis: the rows of a CSR triple run along the last axis of g, leave out axis={axis!r}"
-        raise ValueError(message)
+        raise ValueError(f"axis: the rows of a CSR triple run along the last axis of g, leave out axis={axis!r}")
     if out is not None:
-        message = "out: a sparse result takes none"
-        raise ValueError(message)
+        raise ValueError("out: a sparse result takes none")
     if len(p) != 3:
-        message = f"p: expected an array or a triple (data, indices, indptr), found a tuple of length {len(p)}"
-        raise ValueError(message)
+        raise ValueError(f"p: expected an array or a triple (data, indices, indptr), found a tuple of length {len(p)}")
     data, indices, indptr = (np.asarray(part) for part in p)
     rows = Rows.of(g, -1, "g")
     _check_csr(data, indices, indptr, rows.values.shape)
@@ -978,13 +972,11 @@ def _check_csr(data: NDArray[Any], indices: NDArray[Any], indptr: NDArray[Any], 
     """Refuse a triple that is not a matrix of the shape of g: the kernel trusts it."""
     for name, part in (("indices", indices), ("indptr", indptr)):
         if part.dtype.kind not in "iu":
-            message = f"p: {name} must be integers, found dtype {part.dtype}"
-            raise TypeError(message)
+            raise TypeError(f"p: {name} must be integers, found dtype {part.dtype}")
     if data.ndim != 1 or indices.shape != data.shape:
-        message = (
+        raise ValueError(
             f"p: data and indices must be two vectors of one length, found shapes {data.shape} and {indices.shape}"
         )
-        raise ValueError(message)
     if (
         indptr.ndim != 1
         or not indptr.size
@@ -992,15 +984,12 @@ def _check_csr(data: NDArray[Any], indices: NDArray[Any], indptr: NDArray[Any], 
         or indptr[-1] != data.size
         or np.any(indptr[1:] < indptr[:-1])
     ):
-        message = f"p: indptr must rise from 0 to {data.size}, the number of entries, found {indptr}"
-        raise ValueError(message)
+        raise ValueError(f"p: indptr must rise from 0 to {data.size}, the number of entries, found {indptr}")
     if len(shape) != 2 or shape[0] != indptr.size - 1:
-        message = f"g: expected shape ({indptr.size - 1}, n), a row for each of p, found {shape}"
-        raise ValueError(message)
+        raise ValueError(f"g: expected shape ({indptr.size - 1}, n), a row for each of p, found {shape}")
     outside = indices[(indices < 0) | (indices >= shape[1])]
     if outside.size:
-        message = f"p: indices must lie below the {shape[1]} columns of g and not below 0, found {outside[0]}"
-        raise ValueError(message)
+        raise ValueError(f"p: indices must lie below the {shape[1]} columns of g and not below 0, found {outside[0]}")
 
 
 def _entries(data: NDArray[Any]) -> Array:

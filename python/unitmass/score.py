@@ -119,7 +119,10 @@ class Scores:
         function, known = MAPS[map]
         for name in options:
             if name not in known:
-                raise ValueError(f"{name}: not an option of {map}")
+                homes = " or ".join(other for other, (_, names) in MAPS.items() if name in names)
+                raise ValueError(
+                    f"{name}: " + (f"belongs to {homes}, not to {map}" if homes else "not an option of any map")
+                )
         if sparse and map not in SPARSE_MAPS:
             raise ValueError(f"sparse: {map} has no zeros to leave out; use {', '.join(SPARSE_MAPS)}")
         if column is not None and columns is not None:
