@@ -20,7 +20,10 @@ exclude_patterns = ["_build"]
 myst_enable_extensions = ["dollarmath", "amsmath"]
 myst_heading_anchors = 3
 
+highlight_options = {"pycon": {"stripnl": True}}  # doctest wants an empty line before the fence, a page does not
+
 autosummary_generate = True
+autodoc_typehints = "none"  # numpydoc tells the types; with them every overload would be a signature
 numpydoc_show_class_members = False
 
 sphinx_gallery_conf = {
@@ -37,6 +40,7 @@ sphinx_gallery_conf = {
 html_theme = "pydata_sphinx_theme"
 html_static_path = ["_static"]
 html_title = "unitmass"
+html_sidebars = {page: [] for page in ("install", "cli", "benchmarks", "compare", "changelog")}  # they have no sections
 html_theme_options = {
     "navbar_align": "left",
     "show_prev_next": False,

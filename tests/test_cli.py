@@ -86,8 +86,10 @@ CASES = {  # input, output, options
 
 
 def test_parquet_list(inputs):
-    run("score", inputs / "x.parquet", inputs / "y.parquet", "--map", "entmax", "--alpha", 1.3, "--column", "logits")
+    files = inputs / "x.parquet", inputs / "y.parquet"
+    done = run("score", *files, "--map", "entmax", "--alpha", 1.3, "--column", "logits")
     before, after = pq.read_table(inputs / "x.parquet"), pq.read_table(inputs / "y.parquet")
+    assert done.stderr.endswith("columns scored: logits; passed through: id, kind, c0, c1, c2, c3, c4\n")
     assert after.schema.equals(before.schema, check_metadata=True)
     assert after.drop_columns("logits").equals(before.drop_columns("logits"))
     np.testing.assert_array_equal(lists(after["logits"]), um.entmax(scores(), 1.3))
@@ -148,7 +150,41 @@ def test_csv_takes_all_numeric_columns(tmp_path):
     (tmp_path / "x.csv").write_text("\ufeffa,name,b\n1,x,2.5\nnan,y,3\n", encoding="utf-8")
     done = run("score", tmp_path / "x.csv", tmp_path / "y.csv", "--map", "sparsemax")
     assert (tmp_path / "y.csv").read_text() == "a,name,b\n0,x,1\nnan,y,nan\n"
-    assert done.stderr.endswith("; NaN in 1 rows\n")
+    assert done.stderr.endswith("; NaN in 1 rows\ncolumns scored: a, b; passed through: name\n")
+
+
+def test_csv_names_what_passes_through(tmp_path):
+    names = [f"n{j}" for j in range(20)]
+    (tmp_path / "x.csv").write_text(f"a,{','.join(names)}\n1{',x' * 20}\n2{',2020-01-01' * 20}\n")
+    done = run("score", tmp_path / "x.csv", tmp_path / "y.csv", "--map", "softmax", "--json")
+    assert done.stderr.endswith(
+        "columns scored: a; passed through: n0, n1, n2, n3, n4, n5, n6, n7, n8, n9 and 10 more\n"
+    )
+    report = json.loads(done.stdout)
+    assert (report["scored"], report["passed"]) == (["a"], names)
+
+
+NUMBERS = ["1", "-1", "+1", "1.", ".5", "-.5", "1e5", "1E+5", " 1 ", "inf", "-Infinity", "nan", "-NaN", "007", "1e400"]
+WORDS = ["1e", "1e+", "0x10", "1_0", "1;5", "١", "1d5", "1f", "--1", ".", "- 1", "infin", "one", "true", "2020-01-01"]
+
+
+@pytest.mark.parametrize("cell", [*NUMBERS, *WORDS])
+def test_what_csv_takes_for_a_number(tmp_path, cell):
+    """What pyarrow reads as a float64, and nothing else, counts as a number when the columns are chosen."""
+    from unitmass._formats import CsvReader
+
+    path, at = tmp_path / "x.csv", r"column 'b': row 1 has .*, which is not a number \(counting from 0\)"
+    path.write_text(f"a,b\n1,1\n1,{cell}\n", encoding="utf-8")
+    if cell in NUMBERS:
+        assert CsvReader(path, None, None).scored == ["a", "b"]
+        assert sum(batch.num_rows for batch in CsvReader(path, None, ["b"]).batches(0, 1.0)) == 2
+    else:
+        if cell != "0x10":  # an integer where types are inferred
+            with pytest.raises(ValueError, match=f"{at}: mend it, or name the columns of scores with --columns"):
+                CsvReader(path, None, None)
+        with pytest.raises(ValueError, match=f"{at}$"):
+            list(CsvReader(path, None, ["b"]).batches(0, 1.0))
+        assert CsvReader(path, None, ["a"]).passed == ["b"]
 
 
 @pytest.mark.parametrize("options", [[], BATCH])
@@ -167,12 +203,12 @@ def test_npy_axes_and_orders(tmp_path, axis, order, options, capsys):
 
 
 def test_npy_windows_of_a_strided_axis_in_blocks(tmp_path, monkeypatch):
-    from unitmass import score
+    from unitmass import _files, _formats
 
-    monkeypatch.setattr(score, "READ_BYTES", 4096)  # so that a window takes several mappings
+    monkeypatch.setattr(_formats, "READ_BYTES", 4096)  # so that a window takes several mappings
     x = np.random.default_rng(3).normal(size=(2, 90, 40))
     np.save(tmp_path / "x.npy", x)
-    score.score_file(tmp_path / "x.npy", tmp_path / "y.npy", map="softmax", axis=1, batch_rows=7)
+    _files.score_file(tmp_path / "x.npy", tmp_path / "y.npy", map="softmax", axis=1, batch_rows=7)
     np.testing.assert_array_equal(np.load(tmp_path / "y.npy"), um.softmax(x, axis=1))
 
 
@@ -198,6 +234,49 @@ def test_npz_is_read_by_scipy(inputs):
     matrix = sparse.load_npz(inputs / "y.npz")
     matrix.check_format(full_check=True)
     np.testing.assert_array_equal(matrix.toarray(), um.entmax(scores()))
+
+
+def test_npz_of_more_entries_than_int32_counts(tmp_path):
+    from unitmass._formats import NpyReader, NpzWriter
+
+    np.save(tmp_path / "x.npy", scores(3))
+    reader = NpyReader(tmp_path / "x.npy", None, -1)
+    p = um.softmax(scores(3))
+    triple = p.ravel(), np.tile(np.arange(N, dtype=np.int32), 3), np.arange(4, dtype=np.int32) * N
+    writer = NpzWriter(tmp_path, reader, triple, [])
+    writer._entries = 2**31 - 3
+    writer.write(triple)
+    writer.sync()
+    indptr = np.fromfile(tmp_path / "indptr", np.int64)
+    writer.close()
+    assert indptr.tolist() == [0, *(2**31 - 3 + N * k for k in (1, 2, 3))]
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_npz_has_its_rows_in_the_order_of_the_batch(tmp_path, order):
+    sparse = pytest.importorskip("scipy.sparse")
+    x = np.asarray(np.random.default_rng(4).normal(size=(4, 6, 5)), order=order)
+    for axis in range(3):
+        np.save(tmp_path / "x.npy", x)
+        command = ["score", tmp_path / "x.npy", tmp_path / "y.npz", "--map", "sparsemax", "--sparse", "--overwrite"]
+        if order == "F":
+            assert "Fortran order" in refused(*command, "--axis", axis, code=1)
+            continue
+        run(*command, "--axis", axis, "--batch-rows", 3)
+        p = np.moveaxis(um.sparsemax(x, axis=axis), axis, -1)
+        np.testing.assert_array_equal(sparse.load_npz(tmp_path / "y.npz").toarray(), p.reshape(-1, p.shape[-1]))
+
+
+@pytest.mark.parametrize(("shape", "axis"), [((3, 5, 0), 1), ((0, 5, 3), 1), ((5, 0), 0), ((3, 0, 5), 2)])
+def test_npy_without_rows(tmp_path, shape, axis, capsys):
+    from unitmass._cli import main
+
+    np.save(tmp_path / "x.npy", np.zeros(shape, np.float32))
+    for options in ([], ["--batch-rows", "1"]):
+        command = ["score", f"{tmp_path}/x.npy", f"{tmp_path}/y.npy", "--map", "sparsemax", "--axis", str(axis)]
+        assert main([*command, "--overwrite", *options]) == 0
+        written = np.load(tmp_path / "y.npy")
+        assert (written.shape, written.dtype) == (shape, np.float32)
 
 
 @pytest.mark.parametrize("sparse", [False, True])
@@ -252,6 +331,8 @@ def test_report(tmp_path):
         "rows": ROWS,
         "resumed_rows": 0,
         "nan_rows": 2,
+        "scored": [],
+        "passed": [],
     }
     assert re.fullmatch(
         r".*y\.npy: project_simplex, total 2, 1,000 rows in [\d.e-]+ s: [\d,]+ rows/s, [\d,.]+ MB/s; NaN in 2 rows\n",
@@ -296,14 +377,20 @@ def test_progress_is_drawn_on_a_terminal_only(inputs, off):
     [
         (["x.npy", "y.npy"], r"the following arguments are required: --map"),
         (["x.npy", "y.npy", "--map", "argmax"], r"argument --map: invalid choice: 'argmax'.*"),
-        (["x.npy", "y.npy", "--map", "softmax", "--alpha", "2"], r"--alpha belongs to --map entmax, not to softmax"),
-        (["x.npy", "y.npy", "--map", "sparsemax", "--temperature", "2"], r"--temperature belongs to --map softmax .*"),
-        (["x.npy", "y.npy", "--map", "entmax", "--total", "2"], r"--total belongs to --map project_simplex, not .*"),
+        (["x.npy", "y.npy", "--map", "softmax", "--alpha", "2"], r"alpha: belongs to entmax, not to softmax"),
+        (
+            ["x.npy", "y.npy", "--map", "sparsemax", "--temperature", "2"],
+            r"temperature: belongs to softmax or log_softmax, .*",
+        ),
+        (["x.npy", "y.npy", "--map", "entmax", "--total", "2"], r"total: belongs to project_simplex, not to entmax"),
         (["x.npy", "y.npy", "--map", "entmax", "--alpha", "0.5"], r".*alpha.*0\.5.*"),
         (["x.npy", "y.npy", "--map", "entmax", "--alpha", "x"], r"argument --alpha: invalid float value: 'x'"),
         (["x.npy", "y.npy", "--map", "softmax", "--workers", "0"], r".*workers.*0.*"),
-        (["x.npy", "y.npy", "--map", "softmax", "--batch-rows", "0"], r"argument --batch-rows: 0 is not positive"),
-        (["x.npy", "y.npz", "--map", "softmax", "--sparse"], r"--sparse: softmax has no zeros to leave out.*"),
+        (
+            ["x.npy", "y.npy", "--map", "softmax", "--batch-rows", "0"],
+            r"argument --batch-rows: expected a number from 1 to .*, found 0",
+        ),
+        (["x.npy", "y.npz", "--map", "softmax", "--sparse"], r"sparse: softmax has no zeros to leave out.*"),
         (["x.npy", "y.npy", "--map", "sparsemax", "--sparse"], r"y\.npy: must be a \.npz file, for .*"),
         (["x.npy", "y.parquet", "--map", "softmax"], r"y\.parquet: must be a \.npy file, for x\.npy"),
         (["x.txt", "y.npy", "--map", "softmax"], r"x\.txt: the name must end in .*"),
@@ -329,6 +416,23 @@ def test_usage_errors(inputs, monkeypatch, capsys, arguments, message):
     assert exit_.value.code == 2
     assert re.fullmatch(f"unitmass: error: {message}\n", capsys.readouterr().err)
     assert sorted(os.listdir()) == before
+
+
+HUGE = str(10**30)
+EXTREME = [
+    *(("parquet", "softmax", option, sign + HUGE) for option in ("--workers", "--batch-rows") for sign in ("", "-")),
+    *(("npy", "softmax", option, sign + HUGE) for option in ("--axis", "--batch-rows") for sign in ("", "-")),
+    *(("npy", "softmax", "--temperature", value) for value in ("nan", "inf", "-inf", "0", "-1", "1e999", "1e-999")),
+    *(("npy", "entmax", "--alpha", value) for value in ("nan", "inf", "-inf", "0", "-1", "1e999")),
+    *(("npy", "project_simplex", "--total", value) for value in ("nan", "inf", "-inf", "0", "-1", "1e999")),
+]
+
+
+@pytest.mark.parametrize(("kind", "map", "option", "value"), EXTREME)
+def test_extreme_numbers_are_usage_errors(inputs, kind, map, option, value):
+    said = refused("score", inputs / f"x.{kind}", inputs / f"y.{kind}", "--map", map, f"{option}={value}", code=2)
+    assert option.removeprefix("--") in said
+    assert not (inputs / f"y.{kind}").exists()
 
 
 def test_no_command():
@@ -370,13 +474,19 @@ BAD_FILES = [
     ("x.parquet", {"s": [*BIG, [1.0], *BIG]}, r"column 's': row 500 has 1 values where the rows before it have 2"),
     ("x.parquet", {"a": [1.0], "b": [2]}, r"no list column of numbers; numeric columns: a, b$"),
     ("x.parquet", {"a": [[1.0]], "b": [[2.0]]}, r"several list columns: a, b$"),
-    ("x.parquet", {"a": [[[1.0]]], "b": ["x"]}, r"there are no list column of numbers$"),
+    ("x.parquet", {"a": [[[1.0]]], "b": ["x"]}, r"there is no list column of numbers$"),
     ("x.csv", b"", r"Empty CSV file"),
     ("x.csv", b"a,b\n1,2\n3,\n", r"column 'b': row 1 is null \(counting from 0\)$"),
     ("x.csv", b"a,b\n1,2\n3\n", r"Expected 2 columns, got 1"),
     ("x.csv", b"a,b,a\n1,2,3\n", r"column 'a' occurs 2 times$"),
     ("x.csv", b"a,b\nx,y\n", r"there are no numeric columns; the columns are a, b$"),
-    ("x.csv", b"a,b\n" + b"1,2\n" * 1_100_000 + b"1,x\n", r"invalid value 'x' \(at or after row \d+, counting .*\)$"),
+    (
+        "x.csv",
+        b"a,b\n1,2\ntrue,4\n",
+        r"column 'a': row 1 has 'true', which is not a number \(counting from 0\): mend it, ",
+    ),
+    ("x.csv", b'n,b\n"x\ny",2\n42,4\n', r"column 'n': row 0 has 'x.*y', which is not a number .*: mend it, or name"),
+    ("x.csv", b"a,b\n" + b"1,2\n" * 1_100_000 + b"1,x\n", r"column 'b': row 1100000 has 'x', which is not a number"),
 ]
 
 
@@ -436,8 +546,8 @@ def test_a_folder_in_the_way_is_left_alone(inputs):
 STOPPED = textwrap.dedent(
     """
     import os, sys
-    from unitmass import _cli, score
-    number, at, score.COMMIT_SECONDS = int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
+    from unitmass import _cli, _files, score
+    number, at, _files.COMMIT_SECONDS = int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
     function, options = score.MAPS[sys.argv[sys.argv.index("--map") + 1]]
     calls = 0
 
@@ -525,6 +635,32 @@ def test_twice_killed(inputs):
     assert target.read_bytes() == (inputs / "whole.parquet").read_bytes()
 
 
+def test_an_interrupt_right_behind_a_commit(inputs, monkeypatch, capsys):
+    """Most of a commit is spent in fsync, so this is where Ctrl-C strikes: nothing must be recorded twice."""
+    from unitmass import _files
+    from unitmass._cli import main
+
+    command = ["score", str(inputs / "x.parquet"), str(inputs / "y.parquet"), "--map", "softmax", *BATCH]
+    assert main([*command[:2], str(inputs / "whole.parquet"), *command[3:]]) == 0
+    sync, commits = _files.sync, 0
+
+    def interrupted(file):
+        nonlocal commits
+        sync(file)
+        commits += 1
+        if commits == 5:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_files, "COMMIT_SECONDS", 0)
+        patch.setattr(_files, "sync", interrupted)
+        assert main(command) == 130
+    rows = [record["rows"] for record in journal(inputs / "y.parquet")[1:]]
+    assert rows == sorted(set(rows))
+    assert main([*command, "--resume"]) == 0
+    assert (inputs / "y.parquet").read_bytes() == (inputs / "whole.parquet").read_bytes()
+
+
 @pytest.fixture
 def partial(inputs):
     """A run that was killed."""
@@ -592,7 +728,7 @@ def test_two_runs_on_one_target(partial):
 def test_a_full_disk_keeps_the_state(inputs, monkeypatch, capsys):
     import errno
 
-    from unitmass import score
+    from unitmass import _formats
     from unitmass._cli import main
 
     def full(self, batch):
@@ -600,7 +736,7 @@ def test_a_full_disk_keeps_the_state(inputs, monkeypatch, capsys):
 
     command = ["score", str(inputs / "x.csv"), str(inputs / "y.csv"), "--map", "softmax", *COLUMNS, *BATCH]
     with monkeypatch.context() as patch:
-        patch.setattr(score._CsvWriter, "write", full)
+        patch.setattr(_formats.CsvWriter, "write", full)
         assert main(command) == 1
     assert capsys.readouterr().err == (
         "unitmass: error: No space left on device; the same command with --resume goes on\n"

@@ -7,6 +7,7 @@ alpha < 1.05 the rounding of 1 + (alpha-1) y is not forgiven: magnified by 1/(al
 """
 
 import math
+import time
 
 import mpmath as mp
 import numpy as np
@@ -344,6 +345,20 @@ def test_extreme_temperatures(dtype):
         np.testing.assert_allclose(um.log_softmax(x, hot), -math.log(3), rtol=4 * eps(dtype))
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_inverse_of_a_temperature_is_kept_normal(dtype):
+    limits = np.finfo(dtype)
+    least, most = 1 / ref.WIDE(limits.max), 1 / ref.WIDE(limits.tiny)
+    x = np.array([0, -1, -2], dtype) * dtype(16 * limits.tiny)  # the only scores to which so little heat matters
+    for cold in (5e-324, float(least) / 3):
+        assert_accurate(um.softmax(x, cold), x / least, 1)
+        expected = ref.log_softmax_row(np.array([1e-9, 0], dtype), least)
+        np.testing.assert_allclose(um.log_softmax(np.array([1e-9, 0], dtype), cold), expected, rtol=8 * eps(dtype))
+    x = np.array([1, 0, 0.25], dtype) * limits.max
+    for hot in (float(most) * 3, 1.7e308):
+        assert_accurate(um.softmax(x, hot), x / most, 1)
+
+
 @given(any_row, st.floats(0.01, 100))
 def test_softmax_agrees_with_the_oracle(x, temperature):
     y = x.astype(ref.WIDE) / ref.WIDE(temperature)
@@ -359,7 +374,8 @@ def test_log_softmax_agrees_with_the_oracle(x, temperature):
     rest = np.exp(y)
     mean = (rest * -y).sum() / rest.sum() if rest.sum() > 0 else 0
     tolerance = eps(x.dtype) * (8 + 2 * mean) * np.abs(expected) + np.finfo(x.dtype).tiny
-    big = np.abs(expected) > np.finfo(x.dtype).max
+    with np.errstate(over="ignore"):  # a difference beyond the type is infinite
+        big = (np.abs(expected) > np.finfo(x.dtype).max) | np.isinf(x - x.max())
     assert (got[big] <= -np.finfo(x.dtype).max).all()
     assert (np.abs(got[~big] - expected[~big]) <= tolerance[~big]).all()
 
@@ -633,6 +649,118 @@ def test_threshold_has_the_batch_shape_along_any_axis():
         moved_tau, moved_support = um.threshold(np.ascontiguousarray(np.moveaxis(x, axis, -1)), 1.5)
         np.testing.assert_array_equal(tau, moved_tau)
         np.testing.assert_array_equal(support, moved_support)
+
+
+# --- bugs that were, each against the oracle --------------------------------------------------------------------------
+
+
+@dtypes
+@pytest.mark.parametrize("n", [2, 3, 7, 10, 16, 33, 64, 100, 127, 128])
+def test_near_constant_rows_far_from_zero_with_small_totals(n, dtype):
+    """A start at the mean was above the solution: the mean of large numbers is rounded."""
+    rng = np.random.default_rng(n)
+    offset = dtype(1e6)
+    step = np.spacing(offset)
+    for total in (1e-4, 1e-2, 0.3, 1, 7):
+        for steps in (np.zeros(n), rng.integers(0, 2, n), rng.integers(0, 4, n), rng.integers(0, n, n)):
+            for sign in (1, -1):
+                x = (sign * offset + steps * step).astype(dtype)
+                p = um.project_simplex(x, total)
+                assert_sums(p, total)
+                assert (np.abs(p - ref.simplex_row(x, total)) <= 4 * eps(dtype) * total).all()
+                for alpha in (1.3, 1.5, 2, 3):
+                    assert_accurate(um.entmax(x, alpha), x, alpha)
+
+
+@dtypes
+@pytest.mark.parametrize("method", ["auto", "bisect"])
+@pytest.mark.parametrize("alpha", [1, 1.5, 2, 2.5, 3, 10])
+def test_a_nan_is_never_lost(alpha, method, dtype):
+    for n in (1, 2, 10, 33, 129, 1000, 100_003):
+        x = np.random.default_rng(n).normal(0, 1, (3, n)).astype(dtype)
+        x[1, n // 2] = np.nan
+        p = um.entmax(x, alpha, method=method)
+        assert np.isnan(p).tolist() == [[False] * n, [True] * n, [False] * n]
+
+
+@dtypes
+@pytest.mark.parametrize("alpha", [2.1, 2.5, 3, 5])
+def test_vjp_of_a_heavy_tail_at_a_steep_alpha(alpha, dtype):
+    """The weights p^(2-alpha) of a long row span more decades than float32 has; a sum of them in it lost the rest."""
+    for n in (10, 100, 1000):
+        rng = np.random.default_rng(n)
+        for draw in (rng.standard_cauchy, rng.standard_exponential):
+            p = draw(n) ** 8 + 1e-12
+            p = (p / p.sum()).astype(dtype)
+            g = rng.normal(size=n).astype(dtype)
+            expected, w = ref.entmax_vjp_row(p, g, alpha), ref.weights(p, alpha)
+            # Each entry w (g - mean g) is rounded once; its power, in float64, has (alpha - 2) |log p| roundings.
+            spread = w * (np.abs(g - g[np.argmax(w)]) + np.abs(expected / w))
+            tolerance = 2 * eps(dtype) * np.abs(expected) + (64 + 80 * alpha) * eps(np.float64) * spread
+            heaviest = np.argmax(w)  # what is left over: the sum of the others, cancelling
+            tolerance[heaviest] = np.delete(tolerance, heaviest).sum() + eps(dtype) * np.abs(expected[heaviest])
+            inside = np.abs(expected) < np.finfo(dtype).max / 2
+            assert (np.abs(um.entmax_vjp(p, g, alpha) - expected) <= tolerance)[inside].all()
+
+
+@dtypes
+@pytest.mark.parametrize("alpha", [2.0001, 2.5, 3, 10, 20])
+def test_v_shaped_rows_at_a_steep_alpha(alpha, dtype):
+    """A pivot taken from the middle of the row halved nothing here: time grew with the square of n."""
+    n = 200_001
+    x = (np.abs(np.arange(n) - n // 2) / (n * alpha)).astype(dtype)  # all within the window 1/(alpha - 1)
+    seconds = []
+    for row in (x, np.random.default_rng(0).permutation(x)):
+        start = time.perf_counter()
+        p = um.entmax(row, alpha)
+        seconds.append(time.perf_counter() - start)
+        assert_sums(p)
+        assert_accurate(p, row, alpha)
+    assert seconds[0] < 50 * seconds[1]  # the square of n takes some 10,000 times as long
+
+
+def test_parameters_may_lie_in_the_output():
+    x = np.random.default_rng(18).normal(size=(5, 5))
+    parameter = np.array([1.25, 1.5, 2, 2.5, 3])
+    g = np.random.default_rng(19).normal(size=(5, 5))
+    for f, args, name in (
+        (um.entmax, (x,), "alpha"),
+        (um.project_simplex, (x,), "total"),
+        (um.entmax_vjp, (um.entmax(x, parameter), g), "alpha"),
+    ):
+        expected = f(*args, **{name: parameter})
+        for place in (np.s_[:, 0], np.s_[0], np.s_[4], np.s_[:, 4]):
+            out = np.empty((5, 5))
+            out[place] = parameter
+            np.testing.assert_array_equal(f(*args, out=out, **{name: out[place]}), expected)
+    p = um.entmax(x, parameter)
+    out = np.empty(5)
+    out[:] = parameter
+    expected = um.entmax_alpha_grad(p, g, parameter)
+    np.testing.assert_array_equal(um.entmax_alpha_grad(p, g, out, out=out), expected)
+
+
+@pytest.mark.parametrize("f", [um.softmax, um.log_softmax, um.sparsemax, um.entmax])
+def test_a_mask_may_lie_in_the_output(f):
+    x = np.random.default_rng(20).normal(size=(50, 8))
+    where = np.random.default_rng(21).random((50, 8)) < 0.7
+    expected = f(x, where=where)
+    out = np.empty((50, 8))
+    mask = out.view(bool).reshape(-1)[:400].reshape(50, 8)
+    mask[...] = where
+    np.testing.assert_array_equal(f(x, where=mask, out=out), expected)
+
+
+@dtypes
+def test_parameters_of_any_size(dtype):
+    """Those that are taken give the limit; the others are refused by name (below)."""
+    x = np.array([3, 3, 1, 0.5], dtype)
+    for alpha in (1e30, 1e300, 1e308):
+        assert um.entmax(x, alpha).tolist() == [0.5, 0.5, 0, 0]
+    for total in (2.0**-100, 2.0**100):
+        assert_sums(um.project_simplex(x, total), total)
+    expected = um.entmax(x, 1.3, method="bisect", n_iter=1000)
+    np.testing.assert_array_equal(um.entmax(x, 1.3, method="bisect", n_iter=2**32 - 1), expected)
 
 
 # --- one parameter a row ----------------------------------------------------------------------------------------------
@@ -921,6 +1049,7 @@ A = np.ones((2, 3))
 FROZEN = np.empty((2, 3))
 FROZEN.flags.writeable = False
 CSR = um.sparsemax(A, sparse=True)
+MASKED = np.ma.masked_equal(A, 0)
 nan, inf = math.nan, math.inf
 
 
@@ -958,6 +1087,33 @@ REFUSED = [
         for f, args in TEMPERED.items()
         for v in (0.0, -1.0, nan, inf)
     ),
+    *(
+        no(TypeError, rf"temperature: expected a real number, found .*{found}", f, *args, temperature=v)
+        for f, args in TEMPERED.items()
+        for v, found in (
+            ("2", "'2'"),
+            (b"2", "b'2'"),
+            (1j, "1j"),
+            (None, "None"),
+            (np.array("2"), "2"),
+            ([2.0], "array"),
+        )
+    ),
+    *(
+        no(TypeError, rf"{name}: expected a real number or an array of them, found .*{found}", f, A, **{name: v})
+        for f, name in ((um.entmax, "alpha"), (um.threshold, "alpha"), (um.project_simplex, "total"))
+        for v, found in (("2", "'2'"), (["2"] * 2, "'2'"), (1j, "1j"), (None, "None"))
+    ),
+    no(TypeError, r"alpha: a masked array", um.entmax, A, alpha=np.ma.array([1.5, 2])),
+    *(
+        no(ValueError, rf"total: must be finite and positive in float16.*{v:g}", um.project_simplex, A.astype("f2"), v)
+        for v in (65520.0, 1e-10)
+    ),
+    no(ValueError, r"total\b.*100000", um.project_simplex, A.astype("f2"), [1.0, 1e5]),
+    no(ValueError, r"total\b.*100000", um.project_simplex, A.astype("f2"), 1e5, sparse=True),
+    no(TypeError, r"n_iter: expected an integer, found '2'", um.entmax, A, n_iter="2"),
+    no(ValueError, r"n_iter\b.*1099511627776", um.entmax, A, n_iter=2**40),
+    no(ValueError, r"alpha\b.*range", um.entmax, A, alpha=10**400),
     no(ValueError, r"method\b.*newton", um.entmax, A, method="newton"),
     no(ValueError, r"n_iter\b.*0", um.entmax, A, method="bisect", n_iter=0),
     no(ValueError, r"n_iter\b.*-3", um.entmax, A, method="bisect", n_iter=-3),
@@ -971,7 +1127,10 @@ REFUSED = [
             no(ValueError, r"\bx: the axis is empty", f, np.ones((0, 2)), axis=0),
             no(AXIS, r"axis\b.*2", f, A, axis=2),
             no(AXIS, r"axis\b.*-3", f, A, axis=-3),
-            no(TypeError, r"axis\b|integer", f, A, axis=0.5),
+            *(no(TypeError, rf"axis: expected an integer, found {v!r}", f, A, axis=v) for v in (None, 1.0, "0")),
+            no(AXIS, r"axis\b.*1000000000000", f, A, axis=10**30),
+            no(TypeError, r"x: a masked array .*pass x\.data and where=~np\.ma\.getmaskarray\(x\)", f, MASKED),
+            no(TypeError, r"where: a masked array .*pass where\.data", f, A, where=MASKED > 0),
             no(TypeError, r"\bx\b.*complex128", f, A * 1j),
             no(TypeError, r"\bx\b.*object", f, A.astype(object)),
             no(TypeError, r"\bx\b.*U1", f, np.array(["a", "b"])),
@@ -992,6 +1151,9 @@ REFUSED = [
             no(ValueError, rf"\b{p}: the axis is empty", f, np.ones((2, 0)), np.ones((2, 0))),
             no(AXIS, r"axis\b.*2", f, A, A, axis=2),
             no(TypeError, rf"\b{p}\b.*complex128", f, A * 1j, A),
+            no(TypeError, rf"{p}: a masked array", f, MASKED, A),
+            no(TypeError, r"g: a masked array", f, A, MASKED),
+            no(TypeError, r"axis: expected an integer, found None", f, A, A, axis=None),
             no(TypeError, r"\bg\b.*complex128", f, A, A * 1j),
             no(ValueError, r"\bg\b.*\(3,\)", f, A, A[0]),
             no(ValueError, r"\bg\b.*\(3, 2\)", f, A, A.T),
@@ -1008,6 +1170,7 @@ REFUSED = [
             no(TypeError, r"out\b.*bool", f, *args, out=np.empty((2, 3), bool)),
             no(ValueError, r"out\b.*(read|writ)", f, *args, out=FROZEN),
             no(TypeError, r"out\b.*list", f, *args, out=[0.0] * 3),
+            no(TypeError, r"out: a masked array .*pass out\.data", f, *args, out=MASKED.copy()),
         )
     ),
     *(
@@ -1027,6 +1190,7 @@ REFUSED = [
             no(ValueError, r"indices\b.*-1", f, (DATA, INDICES - 1, INDPTR), A),
             no(ValueError, r"indices|indptr", f, (DATA, INDICES[:-1], INDPTR), A),
             no(ValueError, r"\bg\b", f, CSR, A[0]),
+            no(ValueError, r"axis\b.*0", f, CSR, A, axis=0),
             no(ValueError, r"out\b", f, CSR, A, out=np.empty((2, 3))),
         )
     ),

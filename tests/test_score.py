@@ -281,10 +281,11 @@ def test_sparse_names_that_are_taken():
     ("arguments", "error", "message"),
     [
         ({"map": "argmax"}, ValueError, r"map: unknown map 'argmax'"),
-        ({"map": "softmax", "alpha": 2}, ValueError, r"alpha: not an option of softmax"),
-        ({"map": "softmax", "out": 2}, ValueError, r"out: not an option of softmax"),
+        ({"map": "softmax", "alpha": 2}, ValueError, r"alpha: belongs to entmax, not to softmax"),
+        ({"map": "softmax", "out": 2}, ValueError, r"out: not an option of any map"),
         ({"map": "entmax", "alpha": 0.5}, ValueError, r"alpha"),
         ({"map": "softmax", "sparse": True}, ValueError, r"sparse: softmax has no zeros"),
+        ({"map": "sparsemax", "columns": ["b"], "sparse": True}, ValueError, r"sparse: needs a list column"),
         ({"column": "a", "columns": ["b"]}, ValueError, r"give one of the two"),
         ({"columns": ["b", "a", "b"]}, ValueError, r"'b' is named twice"),
         ({"columns": "abc"}, TypeError, r"columns: a sequence"),
@@ -305,7 +306,7 @@ def test_other_batches_are_refused(item):
 
 def test_a_parquet_footer_is_shifted_place_by_place(tmp_path):
     pq = pytest.importorskip("pyarrow.parquet")
-    from unitmass.score import _shifted
+    from unitmass._formats import _shifted
 
     table = pa.table({"s": variable(matrix(200)), **{f"c{k}": pa.array(["x", None] * 100) for k in range(20)}})
     path = tmp_path / "f.parquet"

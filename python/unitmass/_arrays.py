@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+import operator
+import reprlib
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
-from numpy.lib.array_utils import normalize_axis_index
 
 from unitmass._workers import resolve
 
@@ -15,7 +16,19 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["Array", "Rows", "Triple", "check_out", "map_pair", "map_scores", "mask_like", "number", "pair", "per_row"]
+__all__ = [
+    "Array",
+    "Rows",
+    "Triple",
+    "axis_of",
+    "check_out",
+    "map_pair",
+    "map_scores",
+    "mask_like",
+    "number",
+    "pair",
+    "per_row",
+]
 
 Array: TypeAlias = "NDArray[np.floating[Any]]"
 Triple: TypeAlias = "tuple[Array, NDArray[np.integer[Any]], NDArray[np.integer[Any]]]"
@@ -41,17 +54,12 @@ class Rows:
     @classmethod
     def of(cls, x: ArrayLike, axis: int, name: str) -> Rows:
         """Take whatever NumPy, DLPack or ml_dtypes call an array of real numbers."""
-        given = x if type(x) is np.ndarray else _as_array(x)
+        given = x if type(x) is np.ndarray else _as_array(x, name)
         if given.ndim == 0:
-            message = f"{name}: expected an array of at least one dimension, found the scalar {given}"
-            raise ValueError(message)
-        try:
-            axis = normalize_axis_index(axis, given.ndim)
-        except OverflowError:
-            raise np.exceptions.AxisError(f"axis {axis} is out of bounds for array of dimension {given.ndim}") from None
+            raise ValueError(f"{name}: expected an array of at least one dimension, found the scalar {given}")
+        axis = axis_of(axis, given.ndim)
         if given.shape[axis] == 0:
-            message = f"{name}: the axis is empty (axis {axis} of shape {given.shape})"
-            raise ValueError(message)
+            raise ValueError(f"{name}: the axis is empty (axis {axis} of shape {given.shape})")
         computed, dtype = (given.dtype, given.dtype) if given.dtype in _NATIVE else _types(given.dtype, name)
         flags = given.flags
         if given.dtype is not computed or not (flags.c_contiguous and flags.aligned):
@@ -73,10 +81,28 @@ class Rows:
         return result if result.dtype == self.dtype else result.astype(self.dtype)
 
 
-def _as_array(x: Any) -> NDArray[Any]:
+def axis_of(axis: Any, ndim: int) -> int:
+    """Take an axis of an array of `ndim` dimensions."""
+    try:
+        index = operator.index(axis)
+    except TypeError:
+        raise TypeError(f"axis: expected an integer, found {axis!r}") from None
+    if not -ndim <= index < ndim:
+        raise np.exceptions.AxisError(f"axis {index} is out of bounds for array of dimension {ndim}")
+    return index % ndim
+
+
+def _as_array(x: Any, name: str) -> NDArray[Any]:
+    _refuse_mask(x, name)
     if hasattr(x, "__dlpack__") and not hasattr(x, "__array__"):
         return np.from_dlpack(x)
     return np.asarray(x)
+
+
+def _refuse_mask(x: Any, name: str) -> None:
+    if isinstance(x, np.ndarray) and isinstance(x, np.ma.MaskedArray):  # np.ma is imported where it is asked for
+        where = " and where=~np.ma.getmaskarray(x)" if name == "x" else ""
+        raise TypeError(f"{name}: a masked array would lose its mask: pass {name}.data{where}")
 
 
 def _types(dtype: np.dtype[Any], name: str) -> tuple[np.dtype[Any], np.dtype[Any]]:
@@ -88,53 +114,53 @@ def _types(dtype: np.dtype[Any], name: str) -> tuple[np.dtype[Any], np.dtype[Any
         return np.dtype(np.float64), np.dtype(np.float64)
     if dtype.name == "bfloat16":
         return np.dtype(np.float32), dtype
-    message = f"{name}: expected float16, float32, float64, bfloat16, integers or booleans, found dtype {dtype}"
-    raise TypeError(message)
+    raise TypeError(f"{name}: expected float16, float32, float64, bfloat16, integers or booleans, found dtype {dtype}")
 
 
 def mask_like(rows: Rows, where: ArrayLike | None) -> NDArray[np.bool_] | None:
     """Broadcast `where` to the scores; None where it excludes nothing."""
     if where is None or where is True:
         return None
-    mask = np.asarray(where)
+    mask = _as_array(where, "where")
     if mask.dtype != np.bool_:
-        message = f"where: expected booleans, found dtype {mask.dtype}"
-        raise TypeError(message)
+        raise TypeError(f"where: expected booleans, found dtype {mask.dtype}")
     shape = rows.values.shape
     try:
         return np.ascontiguousarray(np.broadcast_to(mask, shape))
     except ValueError:
-        message = f"where: shape {mask.shape} does not broadcast to the shape {shape} of x"
-        raise ValueError(message) from None
+        raise ValueError(f"where: shape {mask.shape} does not broadcast to the shape {shape} of x") from None
 
 
 def number(value: Any, name: str) -> float:
     """Take a real number."""
+    if not isinstance(value, (float, int)):
+        value = _numbers(value, name, "a real number")
+        if value.ndim:
+            raise TypeError(f"{name}: expected a real number, found an array of shape {value.shape}")
     try:
         return float(value)
-    except (TypeError, ValueError):
-        message = f"{name}: expected a real number, found {value!r}"
-        raise TypeError(message) from None
     except OverflowError:
-        message = f"{name}: must be finite, found an integer beyond the range of float64"
-        raise ValueError(message) from None
+        raise ValueError(f"{name}: must be finite, found an integer beyond the range of float64") from None
+
+
+def _numbers(value: Any, name: str, expected: str) -> NDArray[Any]:
+    values = _as_array(value, name)
+    if values.dtype.kind not in "fiub" and values.dtype.name != "bfloat16":
+        raise TypeError(f"{name}: expected {expected}, found {reprlib.repr(value)}")
+    return values
 
 
 def per_row(value: Any, rows: Rows, name: str) -> float | NDArray[np.float64]:
     """Take a real number, or one for each row: an array that broadcasts to the batch."""
     if isinstance(value, (float, int)):
         return number(value, name)
-    values = np.asarray(value)
-    if values.dtype.kind not in "fiub":
-        message = f"{name}: expected a real number or an array of them, found {value!r}"
-        raise TypeError(message)
+    values = _numbers(value, name, "a real number or an array of them")
     if values.ndim == 0:
         return float(values)
     try:
         each = np.broadcast_to(values, rows.batch)
     except ValueError:
-        message = f"{name}: shape {values.shape} does not broadcast to the batch shape {rows.batch}"
-        raise ValueError(message) from None
+        raise ValueError(f"{name}: shape {values.shape} does not broadcast to the batch shape {rows.batch}") from None
     return np.array(each, np.float64, order="C").reshape(-1)  # a copy: `out` may be what was passed
 
 
@@ -142,18 +168,15 @@ def check_out(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
     """Refuse an `out` that cannot hold the result."""
     if out is None:
         return
+    _refuse_mask(out, "out")
     if not isinstance(out, np.ndarray):
-        message = f"out: expected an ndarray, found {type(out).__name__}"
-        raise TypeError(message)
+        raise TypeError(f"out: expected an ndarray, found {type(out).__name__}")
     if out.shape != shape:
-        message = f"out: expected shape {shape}, found {out.shape}"
-        raise ValueError(message)
+        raise ValueError(f"out: expected shape {shape}, found {out.shape}")
     if not np.can_cast(dtype, out.dtype, "same_kind"):
-        message = f"out: cannot hold dtype {dtype} in dtype {out.dtype} (casting is 'same_kind')"
-        raise TypeError(message)
+        raise TypeError(f"out: cannot hold dtype {dtype} in dtype {out.dtype} (casting is 'same_kind')")
     if not out.flags.writeable:
-        message = "out: the array is read-only"
-        raise ValueError(message)
+        raise ValueError("out: the array is read-only")
 
 
 def _takes_directly(out: Array, rows: Rows) -> bool:
@@ -200,11 +223,10 @@ def _deliver(target: Array | None, out: Array | None, rows: Rows) -> Array:
 def pair(p: ArrayLike, g: ArrayLike, axis: int, name: str = "p") -> tuple[Rows, Array]:
     """Take the result of a map, and a vector for each row in the same shape and type."""
     rows = Rows.of(p, axis, name)
-    other = _as_array(g)
+    other = _as_array(g, "g")
     _types(other.dtype, "g")
     if other.shape != rows.values.shape:
-        message = f"g: expected the shape {rows.values.shape} of {name}, found {other.shape}"
-        raise ValueError(message)
+        raise ValueError(f"g: expected the shape {rows.values.shape} of {name}, found {other.shape}")
     return rows, np.require(other, rows.values.dtype, ["C", "A"])
 
 

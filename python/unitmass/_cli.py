@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
-from unitmass.score import MAPS, SPARSE_MAPS, file_format, score_batches, score_file
+from unitmass._files import file_format, score_file
+from unitmass.score import MAPS, score_batches
 
 __all__ = ["main"]
 
@@ -47,7 +48,8 @@ def _parser() -> argparse.ArgumentParser:
     score = commands.add_parser(
         "score",
         help="score a Parquet, .npy or CSV file",
-        description="Turn the scores in a Parquet, .npy or CSV file into probabilities, in a file of the same format.",
+        description="Turn the scores in a Parquet, .npy or CSV file into probabilities, in a file of the same format. "
+        "Columns that are not scored pass through; the last line says which.",
     )
     score.set_defaults(command=_score)
     score.add_argument("source", metavar="IN", help="file of scores: .parquet, .pq, .npy or .csv")
@@ -56,13 +58,19 @@ def _parser() -> argparse.ArgumentParser:
     score.add_argument("--alpha", type=float, help="entmax: 1 is softmax, 2 is sparsemax (default 1.5)")
     score.add_argument("--temperature", type=float, help="softmax, log_softmax: what scores are divided by (default 1)")
     score.add_argument("--total", type=float, help="project_simplex: the sum of a row (default 1)")
-    score.add_argument("--axis", type=int, help=".npy: the axis of the distributions (default -1)")
+    score.add_argument(
+        "--axis", type=_integer(-64, 63), metavar="N", help=".npy: the axis of the distributions (default -1)"
+    )
     columns = score.add_mutually_exclusive_group()
     columns.add_argument("--column", metavar="NAME", help="Parquet: the list column (default: the only one)")
     columns.add_argument(
-        "--columns", metavar="A,B,C", help="Parquet, CSV: numeric columns, one score each (default for CSV: all)"
+        "--columns",
+        metavar="A,B,C",
+        help="Parquet, CSV: numeric columns, one score each (default for CSV: all; one that has text, too, is refused)",
     )
-    score.add_argument("--batch-rows", type=_positive, metavar="N", help="rows at a time (default: about 32 MiB)")
+    score.add_argument(
+        "--batch-rows", type=_integer(1, 2**31 - 1), metavar="N", help="rows at a time (default: about 32 MiB)"
+    )
     score.add_argument("--workers", type=int, metavar="W", help="threads (default: all cores)")
     score.add_argument("--sparse", action="store_true", help="write the entries that are not zero, and their indices")
     score.add_argument("--resume", action="store_true", help="go on where an interrupted run stopped")
@@ -84,11 +92,14 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{number} is not positive")
-    return number
+def _integer(least: int, most: int) -> Callable[[str], int]:
+    def integer(text: str) -> int:
+        number = int(text)
+        if not least <= number <= most:
+            raise argparse.ArgumentTypeError(f"expected a number from {least} to {most}, found {number}")
+        return number
+
+    return integer
 
 
 def _score(
@@ -153,12 +164,6 @@ def _check_usage(
 ) -> None:
     """Exit with code 2 if the options do not fit each other, before any file is touched."""
     sparse = rest["sparse"]
-    for name in options:
-        if name not in MAPS[map][1]:
-            homes = " or ".join(other for other, (_, known) in MAPS.items() if name in known)
-            parser.error(f"--{name} belongs to --map {homes}, not to {map}")
-    if sparse and map not in SPARSE_MAPS:
-        parser.error(f"--sparse: {map} has no zeros to leave out; it goes with {', '.join(SPARSE_MAPS)}")
     try:
         kind, other = file_format(source), file_format(target)
         score_batches([], map=map, column=column, columns=columns, sparse=sparse, workers=rest["workers"], **options)
@@ -177,20 +182,21 @@ def _check_usage(
         parser.error("--column and --columns belong to Parquet and CSV files")
     if kind == "csv" and column is not None:
         parser.error("--column needs lists, which CSV does not have; use --columns")
-    if sparse and (kind == "csv" or columns is not None):
+    if kind == "csv" and sparse:
         parser.error("--sparse needs a list column or an .npy file")
 
 
 @contextmanager
 def _progress(off: bool) -> Iterator[Callable[[int, int | None], None]]:
     """Draw a bar on a terminal, if rich is there to draw it."""
-    if not off and sys.stderr.isatty():
+    off = off or not sys.stderr.isatty()
+    if not off:
         try:
             from rich.console import Console
             from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
         except ImportError:
             off = True
-    if off or not sys.stderr.isatty():
+    if off:
         yield lambda rows, total: None
         return
     columns = (TextColumn("scoring"), BarColumn(), MofNCompleteColumn(), TextColumn("rows"), TimeRemainingColumn())
@@ -226,8 +232,17 @@ def _report(report: dict[str, Any], as_json: bool) -> None:
         f"{report['rows_per_second']:,.0f} rows/s, {report['mb_per_second']:,.1f} MB/s{nan}",
         file=sys.stderr,
     )
+    if report["scored"]:
+        print(f"columns scored: {_few(report['scored'])}; passed through: {_few(report['passed'])}", file=sys.stderr)
     if as_json:
         print(json.dumps(report, ensure_ascii=False))
+
+
+def _few(names: list[str]) -> str:
+    """List names; of many the first ones and how many there are."""
+    if len(names) > 12:
+        return f"{', '.join(names[:10])} and {len(names) - 10:,} more"
+    return ", ".join(names) or "none"
 
 
 def _demo(parser: argparse.ArgumentParser, *, out: str, data: str | None) -> int:

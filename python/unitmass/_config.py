@@ -56,8 +56,7 @@ def show_config(mode: Literal["stdout", "dicts"] = "stdout") -> Config | None:
     True
     """
     if mode not in ("stdout", "dicts"):
-        message = f"mode: expected 'stdout' or 'dicts', found {mode!r}"
-        raise ValueError(message)
+        raise ValueError(f"mode: expected 'stdout' or 'dicts', found {mode!r}")
     config: Config = {
         "unitmass": _core.__version__,
         "python": platform.python_version(),

@@ -38,22 +38,19 @@ def _from_environment() -> int:
     try:
         return _count(int(value), VARIABLE)
     except ValueError:
-        message = f"{VARIABLE}: expected a number of threads other than 0, found {value!r}"
-        raise ValueError(message) from None
+        raise ValueError(f"{VARIABLE}: expected a number of threads other than 0, found {value!r}") from None
 
 
 def _count(workers: int, name: str) -> int:
     try:
         number = operator.index(workers)
     except TypeError:
-        message = f"{name}: expected an integer or None, found {workers!r}"
-        raise TypeError(message) from None
+        raise TypeError(f"{name}: expected an integer or None, found {workers!r}") from None
     count = number if number > 0 else available() + 1 + number
     if number == 0 or not 1 <= count <= MOST:
-        message = (
+        raise ValueError(
             f"{name}: expected a number from 1 to {MOST}, or a negative one down to -{available()}, found {number}"
         )
-        raise ValueError(message)
     return count
 
 

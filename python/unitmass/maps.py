@@ -76,7 +76,7 @@ def softmax(
         If `temperature` is not finite and positive; `axis` is empty or does not exist; if `x` is a scalar; if a shape
         does not fit.
     TypeError
-        If `x` is complex or not numeric, `where` is not boolean, or `out` cannot hold the result.
+        If `x` is complex, masked or not numeric, `where` is not boolean, or `out` cannot hold the result.
 
     See Also
     --------
@@ -89,6 +89,10 @@ def softmax(
 
     A row with a NaN becomes NaN, even if the NaN is excluded. Scores of -inf get exactly 0; a row of nothing else
     becomes NaN. Scores of +inf share the mass equally and the others get exactly 0.
+
+    The inverse of the temperature is kept within the normal numbers: in float32 a temperature acts as if it were at
+    least 2.9e-39 and at most 8.5e37, in float64 at least 5.6e-309 and at most 4.5e307. A difference between scores that
+    is beyond the largest number of the type counts as infinite.
 
     Examples
     --------
@@ -140,7 +144,7 @@ def log_softmax(
         If `temperature` is not finite and positive; `axis` is empty or does not exist; if `x` is a scalar; if a shape
         does not fit.
     TypeError
-        If `x` is complex or not numeric, `where` is not boolean, or `out` cannot hold the result.
+        If `x` is complex, masked or not numeric, `where` is not boolean, or `out` cannot hold the result.
 
     See Also
     --------
@@ -153,6 +157,10 @@ def log_softmax(
 
     A row with a NaN becomes NaN, even if the NaN is excluded. Scores of -inf get -inf; a row of nothing else becomes
     NaN. Scores of +inf share the mass equally and the others get -inf.
+
+    The inverse of the temperature is kept within the normal numbers: in float32 a temperature acts as if it were at
+    least 2.9e-39 and at most 8.5e37, in float64 at least 5.6e-309 and at most 4.5e307. A difference between scores that
+    is beyond the largest number of the type counts as infinite.
 
     Examples
     --------
@@ -210,7 +218,8 @@ def project_simplex(
         Scores, n of them along `axis`. float16, float32, float64 and bfloat16 keep their type; integers and booleans
         become float64.
     total : float or array_like, default 1.0
-        The sum, finite and positive; or one for each row, broadcast to the shape of `x` without `axis`.
+        The sum, finite and positive in the type of the result (float16: at most 65504); or one for each row, broadcast
+        to the shape of `x` without `axis`.
     axis : int, default -1
         The axis of the scores.
     where : array_like of bool, optional
@@ -235,7 +244,7 @@ def project_simplex(
         If `total` is not finite and positive; `axis` is empty or does not exist; if `x` is a scalar; if a shape does
         not fit.
     TypeError
-        If `x` is complex or not numeric, `where` is not boolean, or `out` cannot hold the result.
+        If `x` is complex, masked or not numeric, `where` is not boolean, or `out` cannot hold the result.
 
     See Also
     --------
@@ -262,9 +271,23 @@ def project_simplex(
     """
     rows = Rows.of(x, axis, "x")
     totals = per_row(total, rows, "total")
+    _refuse_beyond(rows.dtype, totals)
     if sparse:
         return _sparse(_core.project_simplex_sparse, rows, totals, where=where, out=out, workers=workers)
     return map_scores(_core.project_simplex, rows, totals, where=where, out=out, workers=workers)
+
+
+def _refuse_beyond(dtype: np.dtype[Any], total: float | NDArray[np.float64]) -> None:
+    """Refuse a `total` that a result of two bytes cannot hold; the kernel sees to float32 and float64."""
+    if dtype.itemsize == 2:
+        totals = np.atleast_1d(total)
+        with np.errstate(over="ignore", under="ignore"):
+            held = totals.astype(dtype)
+        beyond = totals[(held == np.inf) | (held == 0)]
+        if beyond.size:
+            raise ValueError(
+                f"total: must be finite and positive in {dtype}, the type of the result, found {beyond[0]:g}"
+            )
 
 
 @overload
@@ -329,7 +352,7 @@ def sparsemax(
     ValueError
         If `axis` is empty or does not exist; if `x` is a scalar; if a shape does not fit.
     TypeError
-        If `x` is complex or not numeric, `where` is not boolean, or `out` cannot hold the result.
+        If `x` is complex, masked or not numeric, `where` is not boolean, or `out` cannot hold the result.
 
     See Also
     --------
@@ -441,7 +464,7 @@ def entmax(
         If `alpha` is below 1 or not finite, `method` is unknown, or `n_iter` is below 1; `axis` is empty or does not
         exist; if `x` is a scalar; if a shape does not fit.
     TypeError
-        If `x` is complex or not numeric, `where` is not boolean, or `out` cannot hold the result.
+        If `x` is complex, masked or not numeric, `where` is not boolean, or `out` cannot hold the result.
 
     See Also
     --------
@@ -479,16 +502,13 @@ def entmax(
 
 def _bisections(method: str, n_iter: int) -> int | None:
     if method not in ("auto", "bisect"):
-        message = f"method: expected 'auto' or 'bisect', found {method!r}"
-        raise ValueError(message)
+        raise ValueError(f"method: expected 'auto' or 'bisect', found {method!r}")
     try:
         steps = operator.index(n_iter)
     except TypeError:
-        message = f"n_iter: expected an integer, found {n_iter!r}"
-        raise TypeError(message) from None
+        raise TypeError(f"n_iter: expected an integer, found {n_iter!r}") from None
     if not 1 <= steps < 2**32:
-        message = f"n_iter: expected a number from 1 to 4294967295, found {steps}"
-        raise ValueError(message)
+        raise ValueError(f"n_iter: expected a number from 1 to 4294967295, found {steps}")
     return steps if method == "bisect" else None
 
 
@@ -496,8 +516,7 @@ def _sparse(
     kernel: Any, rows: Rows, *parameters: object, where: ArrayLike | None, out: Array | None, workers: int | None
 ) -> Triple:
     if out is not None:
-        message = "out: a sparse result takes none"
-        raise ValueError(message)
+        raise ValueError("out: a sparse result takes none")
     triple = kernel(rows.values, mask_like(rows, where), rows.dimensions, *parameters, resolve(workers))
     data, columns, starts = triple
     fits = max(data.size, rows.values.shape[rows.axis]) <= np.iinfo(np.int32).max
@@ -549,7 +568,8 @@ def threshold(
     tau : ndarray, shape of `x` without `axis`
         The threshold in :math:`p = [(\alpha - 1) x - \tau]_+^{1/(\alpha - 1)}`, in the type of p.
     support : ndarray of int64, same shape
-        The number of positive probabilities.
+        The number of positive probabilities. float16 and bfloat16 are computed in float32 and counted there, so those
+        count, too, that round to 0 in the narrow type.
 
     Raises
     ------
@@ -557,7 +577,7 @@ def threshold(
         If `alpha` is not above 1 and finite; `axis` is empty or does not exist; if `x` is a scalar; if a shape does not
         fit.
     TypeError
-        If `x` is complex or not numeric, or `where` is not boolean.
+        If `x` is complex, masked or not numeric, or `where` is not boolean.
 
     See Also
     --------
@@ -620,7 +640,7 @@ def softmax_vjp(
     ValueError
         If `temperature` is not finite and positive; `axis` is empty or does not exist; if a shape does not fit.
     TypeError
-        If an array is complex or not numeric, or `out` cannot hold the result.
+        If an array is complex, masked or not numeric, or `out` cannot hold the result.
 
     See Also
     --------
@@ -629,7 +649,7 @@ def softmax_vjp(
     Notes
     -----
     :math:`J^T g = p (g - \langle p, g \rangle) / T`. The Jacobian is symmetric, so this is also the product J g. An
-    entry of exactly 0 has gradient 0 whatever `g` is there.
+    entry of exactly 0 has gradient 0 whatever `g` is there. Extreme temperatures act as they do in `softmax`.
 
     Examples
     --------
@@ -679,7 +699,7 @@ def log_softmax_vjp(
     ValueError
         If `temperature` is not finite and positive; `axis` is empty or does not exist; if a shape does not fit.
     TypeError
-        If an array is complex or not numeric, or `out` cannot hold the result.
+        If an array is complex, masked or not numeric, or `out` cannot hold the result.
 
     See Also
     --------
@@ -687,7 +707,7 @@ def log_softmax_vjp(
 
     Notes
     -----
-    :math:`J^T g = (g - p \sum g) / T`.
+    :math:`J^T g = (g - p \sum g) / T`. Extreme temperatures act as they do in `log_softmax`.
 
     Examples
     --------
@@ -755,7 +775,7 @@ def project_simplex_vjp(
     ValueError
         If `axis` is empty or does not exist; if a shape does not fit.
     TypeError
-        If an array is complex or not numeric, or `out` cannot hold the result.
+        If an array is complex, masked or not numeric, or `out` cannot hold the result.
 
     See Also
     --------
@@ -830,7 +850,7 @@ def sparsemax_vjp(
     ValueError
         If `axis` is empty or does not exist; if a shape does not fit.
     TypeError
-        If an array is complex or not numeric, or `out` cannot hold the result.
+        If an array is complex, masked or not numeric, or `out` cannot hold the result.
 
     See Also
     --------
@@ -910,7 +930,7 @@ def entmax_vjp(
     ValueError
         If `alpha` is below 1 or not finite; `axis` is empty or does not exist; if a shape does not fit.
     TypeError
-        If an array is complex or not numeric, or `out` cannot hold the result.
+        If an array is complex, masked or not numeric, or `out` cannot hold the result.
 
     See Also
     --------
@@ -933,21 +953,21 @@ def entmax_vjp(
     array([ 0.3536, -0.3536])
     """
     if isinstance(p, tuple):
-        return _entmax_vjp_sparse(p, g, alpha, out, workers)
+        return _entmax_vjp_sparse(p, g, alpha, axis, out, workers)
     rows, vector = pair(p, g, axis)
     alphas = per_row(alpha, rows, "alpha")
     return map_pair(_core.entmax_vjp, rows, vector, alphas, shape=rows.values.shape, out=out, workers=workers)
 
 
 def _entmax_vjp_sparse(
-    p: tuple[Any, ...], g: ArrayLike, alpha: ArrayLike, out: Array | None, workers: int | None
+    p: tuple[Any, ...], g: ArrayLike, alpha: ArrayLike, axis: int, out: Array | None, workers: int | None
 ) -> Triple:
+    if axis != -1:
+        raise ValueError(f"axis: the rows of a CSR triple run along the last axis of g, leave out axis={axis!r}")
     if out is not None:
-        message = "out: a sparse result takes none"
-        raise ValueError(message)
+        raise ValueError("out: a sparse result takes none")
     if len(p) != 3:
-        message = f"p: expected an array or a triple (data, indices, indptr), found a tuple of length {len(p)}"
-        raise ValueError(message)
+        raise ValueError(f"p: expected an array or a triple (data, indices, indptr), found a tuple of length {len(p)}")
     data, indices, indptr = (np.asarray(part) for part in p)
     rows = Rows.of(g, -1, "g")
     _check_csr(data, indices, indptr, rows.values.shape)
@@ -965,13 +985,11 @@ def _check_csr(data: NDArray[Any], indices: NDArray[Any], indptr: NDArray[Any], 
     """Refuse a triple that is not a matrix of the shape of g: the kernel trusts it."""
     for name, part in (("indices", indices), ("indptr", indptr)):
         if part.dtype.kind not in "iu":
-            message = f"p: {name} must be integers, found dtype {part.dtype}"
-            raise TypeError(message)
+            raise TypeError(f"p: {name} must be integers, found dtype {part.dtype}")
     if data.ndim != 1 or indices.shape != data.shape:
-        message = (
+        raise ValueError(
             f"p: data and indices must be two vectors of one length, found shapes {data.shape} and {indices.shape}"
         )
-        raise ValueError(message)
     if (
         indptr.ndim != 1
         or not indptr.size
@@ -979,15 +997,12 @@ def _check_csr(data: NDArray[Any], indices: NDArray[Any], indptr: NDArray[Any], 
         or indptr[-1] != data.size
         or np.any(indptr[1:] < indptr[:-1])
     ):
-        message = f"p: indptr must rise from 0 to {data.size}, the number of entries, found {indptr}"
-        raise ValueError(message)
+        raise ValueError(f"p: indptr must rise from 0 to {data.size}, the number of entries, found {indptr}")
     if len(shape) != 2 or shape[0] != indptr.size - 1:
-        message = f"g: expected shape ({indptr.size - 1}, n), a row for each of p, found {shape}"
-        raise ValueError(message)
+        raise ValueError(f"g: expected shape ({indptr.size - 1}, n), a row for each of p, found {shape}")
     if indices.size and not 0 <= indices.min() <= indices.max() < shape[1]:
         outside = indices[(indices < 0) | (indices >= shape[1])]
-        message = f"p: indices must lie below the {shape[1]} columns of g and not below 0, found {outside[0]}"
-        raise ValueError(message)
+        raise ValueError(f"p: indices must lie below the {shape[1]} columns of g and not below 0, found {outside[0]}")
 
 
 def _entries(data: NDArray[Any]) -> Array:
@@ -1032,7 +1047,7 @@ def entmax_alpha_grad(
     ValueError
         If `alpha` is below 1 or not finite; `axis` is empty or does not exist; if a shape does not fit.
     TypeError
-        If an array is complex or not numeric, or `out` cannot hold the result.
+        If an array is complex, masked or not numeric, or `out` cannot hold the result.
 
     See Also
     --------

@@ -9,7 +9,9 @@ use fearless_simd::{Simd, prelude::*};
 
 use crate::{
     scalar::Real,
-    simd::{exp, exp2, exp2_lifted, ln, log2_near_one, log2_of_normal, two_sum},
+    simd::{
+        exp, exp2, exp2_lifted, ln, log2_near_one, log2_of_normal, rough_power_lifted, two_sum,
+    },
 };
 
 /// A number in two parts, `high + low`, low below half an ulp of high.
@@ -55,14 +57,24 @@ pub(super) trait Power<T: Real>: Copy + Sync {
     /// What the terms of a row are computed from.
     type Cut<S: Simd>: Copy;
 
-    /// A position at or below the solution: where the largest score alone would have all the mass.
-    fn start<S: Simd>(&self, max: T::Stripe<S>) -> Pair<T, S>;
+    /// How far below the largest score the position lies where it alone would have all the mass.
+    fn reach(&self) -> T;
 
     /// What belongs to a position.
     fn cut<S: Simd>(&self, t: Pair<T, S>) -> Self::Cut<S>;
 
     /// `(uᵉ, uᵉ⁻¹)` of scores, the second in a unit of the power's own; `(0, 0)` below the threshold.
     fn terms<S: Simd>(&self, cut: &Self::Cut<S>, x: T::Stripe<S>) -> (T::Stripe<S>, T::Stripe<S>);
+
+    /// [`Power::terms`] within a thousandth: enough to come near.
+    #[inline(always)]
+    fn rough_terms<S: Simd>(
+        &self,
+        cut: &Self::Cut<S>,
+        x: T::Stripe<S>,
+    ) -> (T::Stripe<S>, T::Stripe<S>) {
+        self.terms(cut, x)
+    }
 
     /// How far the solution lies above the position, from the sums there; never too far while α ≤ 2.
     fn step<S: Simd>(&self, q: T::Stripe<S>, s: T::Stripe<S>) -> T::Stripe<S>;
@@ -102,8 +114,8 @@ impl<T: Real> Power<T> for Linear<T> {
     }
 
     #[inline(always)]
-    fn start<S: Simd>(&self, max: T::Stripe<S>) -> Pair<T, S> {
-        Pair::new(max).add(T::Stripe::<S>::splat(max.token(), -self.total))
+    fn reach(&self) -> T {
+        self.total
     }
 
     #[inline(always)]
@@ -156,8 +168,8 @@ impl<T: Real> Power<T> for Square {
     }
 
     #[inline(always)]
-    fn start<S: Simd>(&self, max: T::Stripe<S>) -> Pair<T, S> {
-        Pair::new(max).add(T::Stripe::<S>::splat(max.token(), -T::TWO))
+    fn reach(&self) -> T {
+        T::TWO
     }
 
     #[inline(always)]
@@ -244,8 +256,8 @@ impl<T: Real, const NEAR: bool> Power<T> for General<T, NEAR> {
     }
 
     #[inline(always)]
-    fn start<S: Simd>(&self, max: T::Stripe<S>) -> Pair<T, S> {
-        Pair::new(max)
+    fn reach(&self) -> T {
+        T::ZERO
     }
 
     #[inline(always)]
@@ -275,6 +287,23 @@ impl<T: Real, const NEAR: bool> Power<T> for General<T, NEAR> {
             (u, log2_of_normal::<T, S>(u))
         };
         let v = exp2_lifted::<T, S>(log * self.exponent);
+        let p = v * (u * (T::ONE / T::LIFT_FACTOR));
+        (out.select(zero, p), out.select(zero, v))
+    }
+
+    #[inline(always)]
+    fn rough_terms<S: Simd>(
+        &self,
+        cut: &GeneralCut<T, S>,
+        x: T::Stripe<S>,
+    ) -> (T::Stripe<S>, T::Stripe<S>) {
+        if NEAR {
+            return self.terms(cut, x);
+        }
+        let zero = T::Stripe::<S>::splat(x.token(), T::ZERO);
+        let u = cut.threshold.below(x) * self.delta;
+        let out = u.simd_lt(T::MIN_POSITIVE);
+        let v = rough_power_lifted::<T, S>(u, self.exponent);
         let p = v * (u * (T::ONE / T::LIFT_FACTOR));
         (out.select(zero, p), out.select(zero, v))
     }
@@ -335,8 +364,8 @@ impl<T: Real> Power<T> for Plain<T> {
     }
 
     #[inline(always)]
-    fn start<S: Simd>(&self, max: T::Stripe<S>) -> Pair<T, S> {
-        Pair::new(max)
+    fn reach(&self) -> T {
+        T::ZERO
     }
 
     #[inline(always)]

@@ -127,7 +127,7 @@ pub(super) fn softmax_rows<S: Simd, T: Real, const LOG: bool>(
     n: usize,
     x: &[T],
     y: &mut [T],
-    columns: &mut Vec<T>,
+    kernel: &mut Vec<T>,
 ) {
     if n > TILED {
         for (x, y) in x.chunks_exact(n).zip(y.chunks_exact_mut(n)) {
@@ -135,14 +135,15 @@ pub(super) fn softmax_rows<S: Simd, T: Real, const LOG: bool>(
         }
         return;
     }
-    columns.resize(tile::len::<T>(n), T::ZERO);
     let tile = tile::len::<T>(n);
+    kernel.resize(tile + tile::spare::<T>(n), T::ZERO);
+    let (columns, spare) = kernel.split_at_mut(tile);
     for start in (0..x.len()).step_by(tile) {
         let (x, y) = (&x[start..], &mut y[start..]);
         let rows = T::LANES.min(x.len() / n);
-        tile::load(simd, x, rows, n, columns);
+        tile::load(simd, x, rows, n, columns, spare);
         let max = softmax_tile::<S, T, LOG>(simd, inverse, columns);
-        tile::store(simd, columns, rows, n, y);
+        tile::store(simd, columns, rows, n, y, spare);
         if max.abs().simd_lt(T::INFINITY).all_true() {
             continue;
         }

@@ -9,15 +9,18 @@
 //! * **Cost.** Three passes over a row, and Newton steps over the few values that a first bound leaves.
 //!
 //! ```text
-//! t ← Newton on the maxima of 4·LANES interleaved parts of the row      # a subset: at or below the solution
+//! t ← Newton on the maxima of interleaved parts of the row              # a subset: at or below the solution
 //! c ← the scores above t                                                # all of the support is among them
 //! repeat: (q, s) ← sums of the terms of c at t; t ← t + step(q, s)      # rises monotonically: q is convex
 //! until |q - 1| ≤ 1 ulp
 //! p ← terms of x at t
 //! ```
 //!
-//! 1. Rows of at most [`TILED`] values go a lane each ([`super::tile`]); parts are then runs of columns.
-//! 2. Long rows are cut into chunks that filter in parallel; their candidates are joined in order.
+//! 1. A step waits for one sum, one division and one comparison after the other. So rows are taken `LANES` at a time,
+//!    a lane each ([`super::tile`]): rows of at most [`WHOLE`] values whole, rows of at most [`GROUPED`] values once
+//!    little but their candidates is left of them; longer rows are worth the wait.
+//! 2. Newton's first steps only have to come near ([`Approach`]): their terms are rough and cost half.
+//! 3. Long rows are cut into chunks that filter in parallel; their candidates are joined in order.
 
 use fearless_simd::{Simd, SimdFloatElement, dispatch, prelude::*};
 use fearless_simd_macros::simd;
@@ -37,17 +40,62 @@ use crate::{
     },
 };
 
-/// Rows of at most this many values go a lane each.
-const TILED: usize = 128;
+/// Rows of at most this many values go a lane each, whole.
+const WHOLE: usize = 32;
 
-/// Columns of a tile that share a maximum when the bound is sought.
-const PART: usize = 8;
+/// Rows of at most this many values go a lane each, once they are filtered.
+const GROUPED: usize = 512;
+
+/// Parts of a row in a group, each of which gives its maximum.
+const PARTS: usize = 16;
 
 /// Newton needs 3 to 8 steps; this only bounds a cycle among rounding errors.
 const MOST_STEPS: usize = 60;
 
-/// Steps on the maxima: they only have to come near.
-const BOUND_STEPS: usize = 4;
+/// Steps before the sums have to be exact.
+const ROUGH_STEPS: usize = 8;
+
+/// How far q may be from its aim, relatively, before the last rough step.
+const ROUGH: f64 = 1.0 / 128.0;
+
+/// Newton's method by rough sums, in every lane at once, from below the solution to near it.
+struct Approach<T: Real, S: Simd, P> {
+    power: P,
+    /// Not brought into its normal form: `high` stays where it began, so that a step is a single addition.
+    at: Pair<T, S>,
+    /// What a lane's steps are multiplied by: 0 once it is near, or what is beside it in the batch would show.
+    open: T::Stripe<S>,
+}
+
+impl<T: Real, S: Simd, P: Power<T>> Approach<T, S, P> {
+    #[inline(always)]
+    fn new(power: P, at: Pair<T, S>) -> Self {
+        let open = T::Stripe::<S>::splat(at.high.token(), T::ONE);
+        Self { power, at, open }
+    }
+
+    /// Takes the sums at the position; steps, and says whether any lane has to go on.
+    #[inline(always)]
+    fn step(&mut self, (q, s): (T::Stripe<S>, T::Stripe<S>)) -> bool {
+        let total = self.power.total();
+        self.at.low += self.power.step(q, s) * self.open;
+        let zero = T::Stripe::<S>::splat(q.token(), T::ZERO);
+        let far = (q - total).abs().simd_gt(total * T::from_f64(ROUGH));
+        self.open = far.select(self.open, zero);
+        self.open.simd_gt(T::ZERO).any_true()
+    }
+
+    /// Steps until every lane is near.
+    #[inline(always)]
+    fn run<const FOLD: bool>(&mut self, simd: S, stripes: &[T]) {
+        for _ in 0..ROUGH_STEPS {
+            let cut = self.power.cut(self.at);
+            if !self.step(sums::<T, S, P, true, FOLD>(simd, self.power, &cut, stripes)) {
+                break;
+            }
+        }
+    }
+}
 
 /// Newton's method in every lane at once; a lane that has converged stays as it is.
 struct Newton<T: Real, S: Simd, P> {
@@ -85,7 +133,7 @@ impl<T: Real, S: Simd, P: Power<T>> Newton<T, S, P> {
 
 /// `(Σ uᵉ, Σ uᵉ⁻¹)` over columns of a tile, or over stripes of one row, which are then folded.
 #[inline(always)]
-fn sums<T: Real, S: Simd, P: Power<T>, const FOLD: bool>(
+fn sums<T: Real, S: Simd, P: Power<T>, const ROUGH: bool, const FOLD: bool>(
     simd: S,
     power: P,
     cut: &P::Cut<S>,
@@ -94,10 +142,20 @@ fn sums<T: Real, S: Simd, P: Power<T>, const FOLD: bool>(
     let zero = T::Stripe::<S>::splat(simd, T::ZERO);
     let mut q = Sum::<T, S>::new(simd);
     let mut s = zero;
-    for group in stripes.chunks(Sum::<T, S>::GROUP * T::LANES) {
+    let group = if ROUGH {
+        stripes.len().max(1)
+    } else {
+        Sum::<T, S>::GROUP * T::LANES
+    };
+    for group in stripes.chunks(group) {
         let mut partial = zero;
         for stripe in group.chunks_exact(T::LANES) {
-            let (q, slope) = power.terms(cut, T::Stripe::<S>::from_slice(simd, stripe));
+            let x = T::Stripe::<S>::from_slice(simd, stripe);
+            let (q, slope) = if ROUGH {
+                power.rough_terms(cut, x)
+            } else {
+                power.terms(cut, x)
+            };
             partial += q;
             s += slope;
         }
@@ -111,26 +169,47 @@ fn sums<T: Real, S: Simd, P: Power<T>, const FOLD: bool>(
     }
 }
 
+/// The solution in every lane, or of one row, from a position near it.
 #[inline(always)]
 fn solve<T: Real, S: Simd, P: Power<T>, const FOLD: bool>(
     simd: S,
-    newton: &mut Newton<T, S, P>,
+    power: P,
+    near: Pair<T, S>,
     stripes: &[T],
-    steps: usize,
-) {
-    for _ in 0..steps {
+) -> Newton<T, S, P> {
+    let mut newton = Newton::new(power, Pair::new(near.high).add(near.low));
+    for _ in 0..MOST_STEPS {
         let cut = newton.power.cut(newton.at);
-        if !newton.step(sums::<T, S, P, FOLD>(simd, newton.power, &cut, stripes)) {
+        if !newton.step(sums::<T, S, P, false, FOLD>(
+            simd,
+            newton.power,
+            &cut,
+            stripes,
+        )) {
             break;
         }
     }
+    newton
 }
 
-/// A value that lies at or below the threshold, whatever the rounding.
+/// Where the largest score alone would have all the mass: at or below the solution.
 #[inline(always)]
-fn bound<T: Real, S: Simd>(threshold: Pair<T, S>, max: T) -> T {
-    let high = threshold.high[0];
-    high - (high.abs() + (max - high)) * T::EPSILON * T::from_f64(4.0)
+fn start<T: Real, S: Simd, P: Power<T>>(power: P, max: T::Stripe<S>) -> Pair<T, S> {
+    let low = T::Stripe::<S>::splat(max.token(), -power.reach());
+    Pair { high: max, low }
+}
+
+/// A value at or below the threshold that belongs to a position, whatever rounding and rough sums have done to it.
+#[inline(always)]
+fn bound<T: Real, S: Simd, P: Power<T>>(
+    power: P,
+    at: Pair<T, S>,
+    max: T::Stripe<S>,
+) -> T::Stripe<S> {
+    let threshold = power.threshold(&power.cut(at));
+    let threshold = threshold.high + threshold.low;
+    let rounding = threshold.abs() * (T::EPSILON * T::from_f64(4.0));
+    threshold - (max - threshold) * T::from_f64(ROUGH) - rounding
 }
 
 /// Appends the values that are above the bound, or NaN; returns how many. `to` has room for a register more.
@@ -171,7 +250,7 @@ pub(super) fn threshold_rows<S: Simd, T: Real, P: Power<T>>(
     y: &mut [T],
     kernel: &mut Vec<T>,
 ) {
-    if n > TILED {
+    if n > GROUPED {
         kernel.resize(room::<T>(n), T::ZERO);
         for (x, y) in x.chunks_exact(n).zip(y.chunks_exact_mut(n)) {
             threshold_row(simd, power, x, y, kernel);
@@ -179,14 +258,25 @@ pub(super) fn threshold_rows<S: Simd, T: Real, P: Power<T>>(
         return;
     }
     let tile = tile::len::<T>(n);
-    kernel.resize(tile + tile::len::<T>(n.div_ceil(PART)), T::ZERO);
-    let (columns, maxima) = kernel.split_at_mut(tile);
+    let spare = if n > WHOLE {
+        group_room::<T>(n)
+    } else {
+        tile::spare::<T>(n)
+    };
+    kernel.resize(tile + spare, T::ZERO);
+    let (columns, spare) = kernel.split_at_mut(tile);
     for start in (0..x.len()).step_by(tile) {
         let (x, y) = (&x[start..], &mut y[start..]);
         let rows = T::LANES.min(x.len() / n);
-        tile::load(simd, x, rows, n, columns);
-        let (max, off) = threshold_tile(simd, power, columns, maxima);
-        tile::store(simd, columns, rows, n, y);
+        let (max, off) = if n > WHOLE {
+            let (x, y) = (&x[..rows * n], &mut y[..rows * n]);
+            threshold_group(simd, power, n, x, y, columns, spare)
+        } else {
+            tile::load(simd, x, rows, n, columns, spare);
+            let found = threshold_tile(simd, power, columns);
+            tile::store(simd, columns, rows, n, y, spare);
+            found
+        };
         let well = max.abs().simd_lt(T::INFINITY) & off.simd_eq(off); // no NaN among the scores
         if well.all_true() {
             continue;
@@ -210,21 +300,89 @@ fn threshold_tile<S: Simd, T: Real, P: Power<T>>(
     simd: S,
     power: P,
     columns: &mut [T],
-    maxima: &mut [T],
 ) -> (T::Stripe<S>, T::Stripe<S>) {
-    let parts = columns.chunks(PART * T::LANES);
-    for (part, max) in parts.zip(maxima.chunks_exact_mut(T::LANES)) {
-        tile::max::<T, S>(simd, part).store_slice(max);
-    }
-    let max = tile::max::<T, S>(simd, maxima);
-    let mut newton = Newton::<T, S, P>::new(power, power.start(max));
-    if maxima.len() > T::LANES {
-        solve::<T, S, P, false>(simd, &mut newton, maxima, BOUND_STEPS);
-        newton = Newton::new(power, newton.at);
-    }
-    solve::<T, S, P, false>(simd, &mut newton, columns, MOST_STEPS);
+    let max = tile::max::<T, S>(simd, columns);
+    let mut approach = Approach::new(power, start(power, max));
+    approach.run::<false>(simd, columns);
+    let newton = solve::<T, S, P, false>(simd, power, approach.at, columns);
     to_probabilities::<S, T, P, false>(simd, power, &power.cut(newton.at), columns);
     (max, newton.off)
+}
+
+/// Room that [`threshold_group`] needs beside the columns.
+fn group_room<T: Real>(n: usize) -> usize {
+    T::LANES * (n + T::LANES)
+}
+
+/// Maps at most `LANES` rows, of which only the candidates are turned into columns; returns as [`threshold_tile`].
+#[inline(always)]
+fn threshold_group<S: Simd, T: Real, P: Power<T>>(
+    simd: S,
+    power: P,
+    n: usize,
+    x: &[T],
+    y: &mut [T],
+    columns: &mut [T],
+    candidates: &mut [T],
+) -> (T::Stripe<S>, T::Stripe<S>) {
+    for (x, maxima) in x.chunks_exact(n).zip(candidates.chunks_exact_mut(PARTS)) {
+        store_maxima_of_parts::<T, S>(simd, x, maxima);
+    }
+    tile::gather::<T, S>(simd, candidates, PARTS, PARTS, columns);
+    let maxima = &columns[..PARTS * T::LANES];
+    let max = tile::max::<T, S>(simd, maxima);
+    let mut approach = Approach::new(power, start(power, max));
+    approach.run::<false>(simd, maxima);
+    let bounds = bound(power, approach.at, max);
+
+    let stride = n + T::LANES; // the filter writes whole registers
+    let mut counts = [0; tile::MOST];
+    for (lane, x) in x.chunks_exact(n).enumerate() {
+        counts[lane] = filter::<T, S>(simd, x, bounds[lane], &mut candidates[lane * stride..]);
+    }
+    let width = counts.into_iter().max().unwrap_or(0).max(1);
+    for (lane, &count) in counts.iter().enumerate().take(T::LANES) {
+        candidates[lane * stride..][count..width].fill(T::NEG_INFINITY);
+    }
+    let columns = &mut columns[..width * T::LANES];
+    tile::gather::<T, S>(simd, candidates, stride, width, columns);
+    approach = Approach::new(power, approach.at);
+    approach.run::<false>(simd, columns);
+    let newton = solve::<T, S, P, false>(simd, power, approach.at, columns);
+    let rows = x.chunks_exact(n).zip(y.chunks_exact_mut(n));
+    if P::CHEAP {
+        let scales = if P::ROUNDED {
+            let cut = power.cut(newton.at);
+            let sum = sums::<T, S, P, false, false>(simd, power, &cut, columns).0;
+            T::Stripe::<S>::splat(simd, power.total()) / sum
+        } else {
+            T::Stripe::<S>::splat(simd, T::ONE)
+        };
+        for (lane, (x, y)) in rows.enumerate() {
+            let position = Position::of_lane(newton.at, lane);
+            write_row_inline(simd, power, position, scales[lane], x, y);
+        }
+    } else {
+        to_probabilities::<S, T, P, false>(simd, power, &power.cut(newton.at), columns);
+        tile::scatter::<T, S>(simd, columns, stride, width, candidates);
+        for (lane, (x, y)) in rows.enumerate() {
+            expand::<T, S>(simd, x, bounds[lane], &candidates[lane * stride..], y);
+        }
+    }
+    (max, newton.off)
+}
+
+/// The maxima of [`PARTS`] interleaved parts of the values.
+#[inline(always)]
+fn store_maxima_of_parts<T: Real, S: Simd>(simd: S, x: &[T], maxima: &mut [T]) {
+    let [a, b, c, d] = max_of_each_quarter::<T, S>(simd, x);
+    if PARTS == T::LANES {
+        a.max(b).max(c.max(d)).store_slice(maxima);
+    } else {
+        let (first, second) = maxima.split_at_mut(T::LANES);
+        a.max(b).store_slice(first);
+        c.max(d).store_slice(second);
+    }
 }
 
 /// Puts p in place of the scores. What is left of Σ p, which is rounding, is divided out where terms have roundings.
@@ -275,7 +433,8 @@ fn threshold_row<S: Simd, T: Real, P: Power<T>>(
     let len = found.count.next_multiple_of(T::LANES);
     if P::CHEAP {
         let scale = if P::ROUNDED {
-            power.total() / sums_at(simd, power, found.position, &candidates[..len]).0
+            power.total()
+                / sums_at::<S, T, _, false>(simd, power, found.position, &candidates[..len]).0
         } else {
             T::ONE
         };
@@ -319,9 +478,14 @@ pub(super) struct Position<T> {
 impl<T: Real> Position<T> {
     #[inline(always)]
     fn of<S: Simd>(at: Pair<T, S>) -> Self {
+        Self::of_lane(at, 0)
+    }
+
+    #[inline(always)]
+    fn of_lane<S: Simd>(at: Pair<T, S>, lane: usize) -> Self {
         Self {
-            high: at.high[0],
-            low: at.low[0],
+            high: at.high[lane],
+            low: at.low[lane],
         }
     }
 
@@ -365,11 +529,15 @@ pub(super) fn locate<S: Simd, T: Real, P: Power<T>>(
     if !max.is_finite() {
         return Err(max);
     }
-    let mut newton = first_steps(simd, power, max, parts);
-    let bound = bound(power.threshold(&power.cut(newton.at)), max);
+    let max = T::Stripe::<S>::splat(simd, max);
+    let mut approach = Approach::new(power, start(power, max));
+    approach.run::<true>(simd, parts);
+    let bound = bound(power, approach.at, max)[0];
     let count = filter::<T, S>(simd, x, bound, candidates);
     let len = pad(candidates, count);
-    solve::<T, S, P, true>(simd, &mut newton, &candidates[..len], MOST_STEPS);
+    approach = Approach::new(power, approach.at);
+    approach.run::<true>(simd, &candidates[..len]);
+    let newton = solve::<T, S, P, true>(simd, power, approach.at, &candidates[..len]);
     if newton.off[0].is_nan() {
         return Err(T::NAN);
     }
@@ -380,23 +548,21 @@ pub(super) fn locate<S: Simd, T: Real, P: Power<T>>(
     })
 }
 
-/// Newton's method where the maxima of parts of the row have brought it: at or below the solution.
-#[inline(always)]
-fn first_steps<S: Simd, T: Real, P: Power<T>>(
-    simd: S,
-    power: P,
-    max: T,
-    maxima: &[T],
-) -> Newton<T, S, P> {
-    let start = power.start(T::Stripe::<S>::splat(simd, max));
-    let mut newton = Newton::new(power, start);
-    solve::<T, S, P, true>(simd, &mut newton, maxima, BOUND_STEPS);
-    Newton::new(power, newton.at)
-}
-
 /// Writes the row, its solution being known.
 #[simd]
 pub(super) fn write_row<S: Simd, T: Real, P: Power<T>>(
+    simd: S,
+    power: P,
+    position: Position<T>,
+    scale: T,
+    x: &[T],
+    y: &mut [T],
+) {
+    write_row_inline(simd, power, position, scale, x, y);
+}
+
+#[inline(always)]
+fn write_row_inline<S: Simd, T: Real, P: Power<T>>(
     simd: S,
     power: P,
     position: Position<T>,
@@ -457,7 +623,7 @@ pub(super) fn threshold_long_row<T: Real, P: Power<T>>(
         }
     };
     let scale = if P::ROUNDED {
-        power.total() / sums_of_long_row(run, power, position, &candidates)?.0
+        power.total() / sums_of_long_row::<_, _, false>(run, power, position, &candidates)?.0
     } else {
         T::ONE
     };
@@ -547,9 +713,10 @@ fn start_and_bound<S: Simd, T: Real, P: Power<T>>(
     max: T,
     maxima: &[T],
 ) -> (Position<T>, T) {
-    let newton = first_steps(simd, power, max, maxima);
-    let threshold = power.threshold(&power.cut(newton.at));
-    (Position::of(newton.at), bound(threshold, max))
+    let max = T::Stripe::<S>::splat(simd, max);
+    let mut approach = Approach::new(power, start(power, max));
+    approach.run::<true>(simd, maxima);
+    (Position::of(approach.at), bound(power, approach.at, max)[0])
 }
 
 /// What [`filter`] keeps of a long row, in order.
@@ -593,9 +760,19 @@ fn solve_long_row<T: Real, P: Power<T>>(
     candidates: &[T],
 ) -> Result<Option<Position<T>>, Error> {
     let level = run.level;
-    let (mut position, mut off) = (start, T::INFINITY);
+    let mut position = start;
+    for _ in 0..ROUGH_STEPS {
+        let sums = sums_of_long_row::<T, P, true>(run, power, position, candidates)?;
+        let open;
+        (open, position) = dispatch!(level, simd => approach_long_row(simd, power, position, sums));
+        if !open {
+            break;
+        }
+    }
+    position = dispatch!(level, simd => normalized(simd, position));
+    let mut off = T::INFINITY;
     for _ in 0..MOST_STEPS {
-        let sums = sums_of_long_row(run, power, position, candidates)?;
+        let sums = sums_of_long_row::<T, P, false>(run, power, position, candidates)?;
         let open;
         (open, position, off) =
             dispatch!(level, simd => step_long_row(simd, power, position, off, sums));
@@ -607,7 +784,7 @@ fn solve_long_row<T: Real, P: Power<T>>(
 }
 
 /// [`sums`] at a position, shared out in chunks and joined in their order.
-fn sums_of_long_row<T: Real, P: Power<T>>(
+fn sums_of_long_row<T: Real, P: Power<T>, const ROUGH: bool>(
     run: &mut Run<'_>,
     power: P,
     position: Position<T>,
@@ -617,7 +794,7 @@ fn sums_of_long_row<T: Real, P: Power<T>>(
     let sums = of_chunks(
         run,
         candidates.len(),
-        |at| dispatch!(level, simd => sums_at(simd, power, position, &candidates[at])),
+        |at| dispatch!(level, simd => sums_at::<_, T, P, ROUGH>(simd, power, position, &candidates[at])),
     )?;
     Ok(dispatch!(level, simd => join_sums(simd, &sums)))
 }
@@ -633,7 +810,7 @@ fn join_sums<S: Simd, T: Real>(simd: S, sums: &[(T, T)]) -> (T, T) {
 }
 
 #[simd]
-fn sums_at<S: Simd, T: Real, P: Power<T>>(
+fn sums_at<S: Simd, T: Real, P: Power<T>, const ROUGH: bool>(
     simd: S,
     power: P,
     position: Position<T>,
@@ -641,9 +818,28 @@ fn sums_at<S: Simd, T: Real, P: Power<T>>(
 ) -> (T, T) {
     let cut = power.cut(position.splat(simd));
     let (stripes, rest) = whole_stripes(x);
-    let (q, s) = sums::<T, S, P, true>(simd, power, &cut, stripes);
+    let (q, s) = sums::<T, S, P, ROUGH, true>(simd, power, &cut, stripes);
     let (last_q, last_s) = power.terms(&cut, load_padded::<T, S>(simd, rest, T::NEG_INFINITY));
     (q[0] + T::fold_sum(last_q), s[0] + T::fold_sum(last_s))
+}
+
+#[simd]
+fn approach_long_row<S: Simd, T: Real, P: Power<T>>(
+    simd: S,
+    power: P,
+    position: Position<T>,
+    (q, s): (T, T),
+) -> (bool, Position<T>) {
+    let mut approach = Approach::new(power, position.splat(simd));
+    let splat = |v| T::Stripe::<S>::splat(simd, v);
+    let open = approach.step((splat(q), splat(s)));
+    (open, Position::of(approach.at))
+}
+
+#[simd]
+fn normalized<S: Simd, T: Real>(simd: S, position: Position<T>) -> Position<T> {
+    let at = position.splat(simd);
+    Position::of(Pair::new(at.high).add(at.low))
 }
 
 #[simd]
@@ -685,11 +881,11 @@ pub(super) fn bisect_row<S: Simd, T: Real>(
         if middle == at {
             break; // nothing is left to halve
         }
-        if sums_at(simd, power, middle, candidates).0 >= T::ONE {
+        if sums_at::<S, T, _, false>(simd, power, middle, candidates).0 >= T::ONE {
             at = middle;
         }
     }
-    let scale = T::ONE / sums_at(simd, power, at, candidates).0; // NaN if there is one
+    let scale = T::ONE / sums_at::<S, T, _, false>(simd, power, at, candidates).0; // NaN if there is one
     write_row(simd, power, at, scale, x, y);
 }
 
@@ -714,11 +910,11 @@ pub(super) fn bisect_long_row<T: Real>(
         if middle == at {
             break; // nothing is left to halve
         }
-        if sums_of_long_row(run, power, middle, &candidates)?.0 >= T::ONE {
+        if sums_of_long_row::<_, _, false>(run, power, middle, &candidates)?.0 >= T::ONE {
             at = middle;
         }
     }
-    let scale = T::ONE / sums_of_long_row(run, power, at, &candidates)?.0;
+    let scale = T::ONE / sums_of_long_row::<_, _, false>(run, power, at, &candidates)?.0;
     write_long_row(run, power, at, scale, x, y)
 }
 
@@ -727,8 +923,9 @@ pub(super) fn bisect_long_row<T: Real>(
 /// One score has all the mass at the lower end; n equal scores share it at the upper end.
 #[simd]
 fn bisection<S: Simd, T: Real>(simd: S, power: Plain<T>, max: T, n: usize) -> (Position<T>, T, T) {
-    let at = power.start(T::Stripe::<S>::splat(simd, max));
-    let bound = bound(power.threshold(&power.cut(at)), max);
+    let max = T::Stripe::<S>::splat(simd, max);
+    let at = start(power, max);
+    let bound = bound(power, at, max)[0];
     (Position::of(at), power.width(simd, n), bound)
 }
 

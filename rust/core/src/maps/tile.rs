@@ -5,40 +5,72 @@
 
 use fearless_simd::{Simd, prelude::*};
 
-use crate::{
-    scalar::Real,
-    simd::{load_padded, store_part},
-};
+use crate::scalar::Real;
 
-/// Stripes in the largest block: `f32::LANES`.
-const MOST: usize = 16;
+/// The most rows of a tile: `f32::LANES`.
+pub(super) const MOST: usize = 16;
 
 /// The values of a tile of n columns.
 pub(super) fn len<T: Real>(n: usize) -> usize {
     n * T::LANES
 }
 
+/// What [`load`] and [`store`] need beside a tile, for rows that nothing follows.
+pub(super) fn spare<T: Real>(n: usize) -> usize {
+    reach::<T>(n, n)
+}
+
+/// How far whole stripes reach, from the first of `LANES` rows that lie `stride` apart.
+fn reach<T: Real>(stride: usize, n: usize) -> usize {
+    (T::LANES - 1) * stride + n.max(T::LANES)
+}
+
 /// Turns `rows` rows of `n` values, at most `LANES`, into `n` columns; lanes without a row become zero.
 ///
-/// `x` begins with the tile; what follows it may be read, which spares its last rows a slow path.
+/// `x` begins with the tile; what follows it may be read.
 #[inline(always)]
-pub(super) fn load<T: Real, S: Simd>(simd: S, x: &[T], rows: usize, n: usize, columns: &mut [T]) {
-    let zero = T::Stripe::<S>::splat(simd, T::ZERO);
+pub(super) fn load<T: Real, S: Simd>(
+    simd: S,
+    x: &[T],
+    rows: usize,
+    n: usize,
+    columns: &mut [T],
+    spare: &mut [T],
+) {
+    if rows == T::LANES && x.len() >= reach::<T>(n, n) {
+        return gather::<T, S>(simd, x, n, n, columns);
+    }
+    let (used, unused) = spare.split_at_mut(rows * n);
+    used.copy_from_slice(&x[..rows * n]);
+    unused.fill(T::ZERO);
+    gather::<T, S>(simd, spare, n, n, columns);
+}
+
+/// Turns `LANES` rows of `n` values that lie `stride` apart into `n` columns; what follows them may be read.
+#[inline(always)]
+pub(super) fn gather<T: Real, S: Simd>(
+    simd: S,
+    x: &[T],
+    stride: usize,
+    n: usize,
+    columns: &mut [T],
+) {
+    assert!(x.len() >= reach::<T>(stride, n));
     for first in blocks::<T>(n) {
-        let mut block = [zero; MOST];
-        if rows == T::LANES && (rows - 1) * n + first + T::LANES <= x.len() {
-            for lane in 0..T::LANES {
-                block[lane] = T::Stripe::<S>::from_slice(simd, &x[lane * n + first..][..T::LANES]);
-            }
-        } else {
-            for lane in 0..rows {
-                block[lane] = load_padded::<T, S>(simd, &x[lane * n + first..], T::ZERO);
-            }
+        let mut block = [T::Stripe::<S>::splat(simd, T::ZERO); MOST];
+        for lane in 0..T::LANES {
+            let start = lane * stride + first;
+            // SAFETY: `x` reaches a whole stripe beyond the start of each row, and first + LANES ≤ max(n, LANES).
+            let row = unsafe { x.get_unchecked(start..start + T::LANES) };
+            block[lane] = T::Stripe::<S>::from_slice(simd, row);
         }
-        transpose::<T, S>(&mut block);
-        let to = &mut columns[first * T::LANES..][..T::LANES.min(n - first) * T::LANES];
-        for (stripe, column) in block.iter().zip(to.chunks_exact_mut(T::LANES)) {
-            stripe.store_slice(column);
+        let block = transposed::<T, S>(block);
+        let width = T::LANES.min(n - first);
+        let to = &mut columns[first * T::LANES..][..width * T::LANES];
+        for k in 0..T::LANES {
+            if k < width {
+                block[k].store_slice(&mut to[k * T::LANES..][..T::LANES]);
+            }
         }
     }
 }
@@ -47,24 +79,46 @@ pub(super) fn load<T: Real, S: Simd>(simd: S, x: &[T], rows: usize, n: usize, co
 ///
 /// `y` begins with the tile; what follows it may be overwritten with anything, if there is room.
 #[inline(always)]
-pub(super) fn store<T: Real, S: Simd>(simd: S, columns: &[T], rows: usize, n: usize, y: &mut [T]) {
-    let zero = T::Stripe::<S>::splat(simd, T::ZERO);
+pub(super) fn store<T: Real, S: Simd>(
+    simd: S,
+    columns: &[T],
+    rows: usize,
+    n: usize,
+    y: &mut [T],
+    spare: &mut [T],
+) {
+    if rows == T::LANES && y.len() >= reach::<T>(n, n) {
+        return scatter::<T, S>(simd, columns, n, n, y);
+    }
+    scatter::<T, S>(simd, columns, n, n, spare);
+    y[..rows * n].copy_from_slice(&spare[..rows * n]);
+}
+
+/// Undoes [`gather`]; what follows the rows is overwritten.
+#[inline(always)]
+pub(super) fn scatter<T: Real, S: Simd>(
+    simd: S,
+    columns: &[T],
+    stride: usize,
+    n: usize,
+    y: &mut [T],
+) {
+    assert!(y.len() >= reach::<T>(stride, n));
     for first in blocks::<T>(n) {
-        let mut block = [zero; MOST];
-        let from = &columns[first * T::LANES..][..T::LANES.min(n - first) * T::LANES];
-        for (stripe, column) in block.iter_mut().zip(from.chunks_exact(T::LANES)) {
-            *stripe = T::Stripe::<S>::from_slice(simd, column);
+        let width = T::LANES.min(n - first);
+        let from = &columns[first * T::LANES..][..width * T::LANES];
+        let mut block = [T::Stripe::<S>::splat(simd, T::ZERO); MOST];
+        for k in 0..T::LANES {
+            if k < width {
+                block[k] = T::Stripe::<S>::from_slice(simd, &from[k * T::LANES..][..T::LANES]);
+            }
         }
-        transpose::<T, S>(&mut block);
-        // A row narrower than a stripe is stored with what follows it; the next row then overwrites that.
-        if rows == T::LANES && (rows - 1) * n + first + T::LANES <= y.len() {
-            for lane in 0..T::LANES {
-                block[lane].store_slice(&mut y[lane * n + first..][..T::LANES]);
-            }
-        } else {
-            for lane in 0..rows {
-                store_part::<T, S>(block[lane], &mut y[lane * n + first..]);
-            }
+        let block = transposed::<T, S>(block);
+        for lane in 0..T::LANES {
+            let start = lane * stride + first;
+            // A row narrower than a stripe is stored with what follows it; the next row then overwrites that.
+            // SAFETY: as for `gather`.
+            block[lane].store_slice(unsafe { y.get_unchecked_mut(start..start + T::LANES) });
         }
     }
 }
@@ -77,15 +131,15 @@ fn blocks<T: Real>(n: usize) -> impl Iterator<Item = usize> {
 }
 
 #[inline(always)]
-fn transpose<T: Real, S: Simd>(block: &mut [T::Stripe<S>; MOST]) {
+fn transposed<T: Real, S: Simd>(mut block: [T::Stripe<S>; MOST]) -> [T::Stripe<S>; MOST] {
     let half = T::LANES / 2;
     for _ in 0..T::LANES.trailing_zeros() {
-        let mut shuffled = *block;
+        let from = block;
         for i in 0..half {
-            (shuffled[2 * i], shuffled[2 * i + 1]) = block[i].interleave(block[i + half]);
+            (block[2 * i], block[2 * i + 1]) = from[i].interleave(from[i + half]);
         }
-        *block = shuffled;
     }
+    block
 }
 
 /// The largest value in every lane; of a lane with a NaN, nothing is promised.

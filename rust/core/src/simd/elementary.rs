@@ -108,6 +108,34 @@ pub fn log2_of_normal<T: Real, S: Simd>(x: T::Stripe<S>) -> T::Stripe<S> {
     (f - tail).mul_add_precise(T::LOG2_E, k)
 }
 
+/// `2^LIFT · x^exponent` for a normal `x ≤ 1` and `0 ≤ exponent ≤ 4`, within 1/5000: a third of the work of the exact
+/// way by [`log2_of_normal`] and [`exp2_lifted`].
+#[inline(always)]
+pub fn rough_power_lifted<T: Real, S: Simd>(x: T::Stripe<S>, exponent: T) -> T::Stripe<S> {
+    /// l in `log₂(1 + f) = f l(f)` and `2^r`, lowest power first; made by `polynomials.py`.
+    const LOG2: [f64; 5] = [
+        1.442_655_846_040_503,
+        -0.720_462_430_865_794,
+        0.484_648_282_875_531,
+        -0.392_461_453_688_86,
+        0.261_169_947_459_317,
+    ];
+    const EXP2: [f64; 4] = [
+        0.999_928_073_496_192,
+        0.693_260_984_792_868,
+        0.242_611_122_746_701,
+        0.055_171_671_982_841,
+    ];
+    let (k, f) = exponent_and_fraction_of_normal::<T, S>(x);
+    let log = polynomial::<T, S>(&LOG2.map(T::from_f64), f).mul_add_precise(f, k) * exponent;
+    let round = T::ROUND + T::LIFT;
+    let shifted = log + round;
+    let r = log - (shifted - round);
+    let y = polynomial::<T, S>(&EXP2.map(T::from_f64), r) * power_of_two::<T, S>(shifted);
+    log.simd_lt(T::EXP2_ZERO)
+        .select(T::Stripe::<S>::splat(x.token(), T::ZERO), y)
+}
+
 #[inline(always)]
 fn round<T: Real, S: Simd>(x: T::Stripe<S>) -> T::Stripe<S> {
     (x + T::ROUND) - T::ROUND

@@ -5,6 +5,7 @@ mod reduce;
 
 pub use elementary::{
     exp, exp_lifted, exp2, exp2_lifted, ln, ln_1p, log2, log2_near_one, log2_of_normal, polynomial,
+    rough_power_lifted,
 };
 pub use reduce::{
     Sum, load_padded, max, max_of_each_quarter, store_part, two_sum, whole_stripes,

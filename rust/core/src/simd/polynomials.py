@@ -4,6 +4,7 @@ Run with `python polynomials.py` (needs mpmath). Remez exchange in 60 digits on
 
 * exp:  exp(r) = 1 + r + r² q(r),                 |r| <= ln(2)/2
 * ln:   ln((1+s)/(1-s)) = 2s + s z l(z), z = s²,  |s| <= (√2 - 1)/(√2 + 1)
+* roughly: log2(1+f) = f l(f), √½ - 1 <= f <= √2 - 1;  2^r, |r| <= ½
 """
 
 from mpmath import cos, exp, linspace, log, lu_solve, matrix, mp, mpf, pi, sqrt
@@ -53,6 +54,10 @@ def ln_tail(z):
     return (log((1 + s) / (1 - s)) - 2 * s) / (s * z) if z > mpf(10) ** -20 else mpf(2) / 3 + 2 * z / 5
 
 
+def log2_slope(f):
+    return log(1 + f, 2) / f if abs(f) > mpf(10) ** -15 else 1 / log(2)
+
+
 def show(name, c, error):
     print(f"{name}: 2^{float(log(error, 2)):.1f}")
     for a in c:
@@ -65,3 +70,5 @@ for name, degree in (("exp f32", 4), ("exp f64", 9)):
     show(name, *remez(exp_tail, lambda r: (r**2 + mpf(10) ** -30) * exp(-r), -half_ln2, half_ln2, degree))
 for name, degree in (("ln f32", 2), ("ln f64", 6)):
     show(name, *remez(ln_tail, lambda z: z + mpf(10) ** -30, mpf(0), widest, degree))
+show("rough log2", *remez(log2_slope, lambda f: mpf(1), 1 / sqrt(2) - 1, sqrt(2) - 1, 4))
+show("rough exp2", *remez(lambda r: mpf(2) ** r, lambda r: mpf(2) ** -r, -mpf(1) / 2, mpf(1) / 2, 3))
