@@ -10,6 +10,7 @@ use fearless_simd::{Level, dispatch};
 use super::{
     anchored::{self, Root},
     batch::{PerRow, RowMap, Scores, Scratch, Source, Storage, map_rows, tasks},
+    kernels::Compiled,
     power::{General, Linear, NEAR_ONE, Plain, Power, Square},
     softmax::{softmax_long_row, softmax_rows},
     threshold::{
@@ -85,7 +86,7 @@ pub fn threshold<E: Storage>(
             });
         }
     }
-    let level = run.level;
+    let (level, kernel) = (run.level, E::Compute::kernels().threshold);
     let Some(x) = scores.x else {
         return Err(Error::Empty { argument: "x" }); // there is no output to be mapped in place
     };
@@ -96,7 +97,7 @@ pub fn threshold<E: Storage>(
         // SAFETY: the scores lie apart from the results.
         let x = unsafe { scores.stage(&Source::Apart(x), rows.clone(), &mut scratch.x) };
         for (row, x) in rows.zip(x.chunks_exact(shape.n)) {
-            let found = threshold_of_row(level, alpha.of(row), x, &mut scratch.kernel);
+            let found = kernel(level, alpha.of(row), x, &mut scratch.kernel);
             // SAFETY: each row belongs to one task.
             unsafe {
                 tau.part(row, 1)[0] = E::narrow(found.0);
@@ -106,7 +107,12 @@ pub fn threshold<E: Storage>(
     })
 }
 
-fn threshold_of_row<T: Real>(level: Level, alpha: f64, x: &[T], kernel: &mut Vec<T>) -> (T, usize) {
+pub(super) fn threshold_of_row<T: Real>(
+    level: Level,
+    alpha: f64,
+    x: &[T],
+    kernel: &mut Vec<T>,
+) -> (T, usize) {
     fn by_power<T: Real, P: Power<T>>(
         level: Level,
         power: P,
@@ -180,7 +186,7 @@ impl<'a> Project<'a> {
     }
 }
 
-impl<T: Real> RowMap<T> for Project<'_> {
+impl<T: Compiled> RowMap<T> for Project<'_> {
     const EXCLUDED: T = T::ZERO;
 
     fn rows(
@@ -194,17 +200,37 @@ impl<T: Real> RowMap<T> for Project<'_> {
     ) {
         self.total.runs(rows_from(first, x, n), |rows, total| {
             let (x, y) = slices(first, n, rows, x, y);
-            let power = Linear {
-                total: T::from_f64(total),
-            };
-            dispatch!(level, simd => threshold_rows(simd, power, n, x, y, kernel));
+            (T::kernels().project.rows)(level, total, n, x, y, kernel);
         });
     }
 
     fn long_row(&self, run: &mut Run<'_>, row: usize, x: &[T], y: &mut [T]) -> Result<(), Error> {
-        let total = T::from_f64(self.total.of(row));
-        threshold_long_row(run, Linear { total }, x, y)
+        (T::kernels().project.long_row)(run, self.total.of(row), x, y)
     }
+}
+
+pub(super) fn project_rows<T: Real>(
+    level: Level,
+    total: f64,
+    n: usize,
+    x: &[T],
+    y: &mut [T],
+    kernel: &mut Vec<T>,
+) {
+    let power = Linear {
+        total: T::from_f64(total),
+    };
+    dispatch!(level, simd => threshold_rows(simd, power, n, x, y, kernel));
+}
+
+pub(super) fn project_long_row<T: Real>(
+    run: &mut Run<'_>,
+    total: f64,
+    x: &[T],
+    y: &mut [T],
+) -> Result<(), Error> {
+    let total = T::from_f64(total);
+    threshold_long_row(run, Linear { total }, x, y)
 }
 
 pub(super) struct Entmax<'a> {
@@ -235,7 +261,7 @@ impl<'a> Entmax<'a> {
     }
 }
 
-impl<T: Real> RowMap<T> for Entmax<'_> {
+impl<T: Compiled> RowMap<T> for Entmax<'_> {
     const EXCLUDED: T = T::ZERO;
 
     fn rows(
@@ -249,53 +275,69 @@ impl<T: Real> RowMap<T> for Entmax<'_> {
     ) {
         self.alpha.runs(rows_from(first, x, n), |rows, alpha| {
             let (x, y) = slices(first, n, rows, x, y);
-            match (Kernel::of(alpha), self.method) {
-                (Kernel::Softmax, _) => {
-                    dispatch!(level, simd => softmax_rows::<_, T, false>(simd, T::ONE, n, x, y, kernel))
-                }
-                (_, Method::Bisect(steps)) => {
-                    let power = Plain::new(alpha);
-                    kernel.resize(room::<T>(n), T::ZERO);
-                    for (x, y) in x.chunks_exact(n).zip(y.chunks_exact_mut(n)) {
-                        dispatch!(level, simd => bisect_row(simd, power, steps, x, y, kernel));
-                    }
-                }
-                (Kernel::Square, _) => {
-                    dispatch!(level, simd => threshold_rows(simd, Square, n, x, y, kernel))
-                }
-                (Kernel::Sparsemax, _) => {
-                    let power = Linear { total: T::ONE };
-                    dispatch!(level, simd => threshold_rows(simd, power, n, x, y, kernel))
-                }
-                (Kernel::Near, _) => {
-                    let power = General::<T, true>::new(alpha);
-                    dispatch!(level, simd => threshold_rows(simd, power, n, x, y, kernel))
-                }
-                (Kernel::General, _) => {
-                    let power = General::<T, false>::new(alpha);
-                    dispatch!(level, simd => threshold_rows(simd, power, n, x, y, kernel))
-                }
-                (Kernel::Root, _) => {
-                    let root = Root::new(alpha);
-                    for (x, y) in x.chunks_exact(n).zip(y.chunks_exact_mut(n)) {
-                        anchored::anchored_row(level, root, x, y, kernel);
-                    }
-                }
-            }
+            (T::kernels().entmax.rows)(level, (alpha, self.method), n, x, y, kernel);
         });
     }
 
     fn long_row(&self, run: &mut Run<'_>, row: usize, x: &[T], y: &mut [T]) -> Result<(), Error> {
-        let alpha = self.alpha.of(row);
-        match (Kernel::of(alpha), self.method) {
-            (Kernel::Softmax, _) => softmax_long_row::<T, false>(run, T::ONE, x, y),
-            (_, Method::Bisect(steps)) => bisect_long_row(run, Plain::new(alpha), steps, x, y),
-            (Kernel::Square, _) => threshold_long_row(run, Square, x, y),
-            (Kernel::Sparsemax, _) => threshold_long_row(run, Linear { total: T::ONE }, x, y),
-            (Kernel::Near, _) => threshold_long_row(run, General::<T, true>::new(alpha), x, y),
-            (Kernel::General, _) => threshold_long_row(run, General::<T, false>::new(alpha), x, y),
-            (Kernel::Root, _) => anchored::anchored_long_row(run, Root::new(alpha), x, y),
+        (T::kernels().entmax.long_row)(run, (self.alpha.of(row), self.method), x, y)
+    }
+}
+
+pub(super) fn entmax_rows<T: Real>(
+    level: Level,
+    (alpha, method): (f64, Method),
+    n: usize,
+    x: &[T],
+    y: &mut [T],
+    kernel: &mut Vec<T>,
+) {
+    match (Kernel::of(alpha), method) {
+        (Kernel::Softmax, _) => {
+            dispatch!(level, simd => softmax_rows::<_, T, false>(simd, T::ONE, n, x, y, kernel))
         }
+        (_, Method::Bisect(steps)) => {
+            let power = Plain::new(alpha);
+            kernel.resize(room::<T>(n), T::ZERO);
+            for (x, y) in x.chunks_exact(n).zip(y.chunks_exact_mut(n)) {
+                dispatch!(level, simd => bisect_row(simd, power, steps, x, y, kernel));
+            }
+        }
+        (Kernel::Square, _) => {
+            dispatch!(level, simd => threshold_rows(simd, Square, n, x, y, kernel))
+        }
+        (Kernel::Sparsemax, _) => project_rows(level, 1.0, n, x, y, kernel),
+        (Kernel::Near, _) => {
+            let power = General::<T, true>::new(alpha);
+            dispatch!(level, simd => threshold_rows(simd, power, n, x, y, kernel))
+        }
+        (Kernel::General, _) => {
+            let power = General::<T, false>::new(alpha);
+            dispatch!(level, simd => threshold_rows(simd, power, n, x, y, kernel))
+        }
+        (Kernel::Root, _) => {
+            let root = Root::new(alpha);
+            for (x, y) in x.chunks_exact(n).zip(y.chunks_exact_mut(n)) {
+                anchored::anchored_row(level, root, x, y, kernel);
+            }
+        }
+    }
+}
+
+pub(super) fn entmax_long_row<T: Real>(
+    run: &mut Run<'_>,
+    (alpha, method): (f64, Method),
+    x: &[T],
+    y: &mut [T],
+) -> Result<(), Error> {
+    match (Kernel::of(alpha), method) {
+        (Kernel::Softmax, _) => softmax_long_row::<T, false>(run, T::ONE, x, y),
+        (_, Method::Bisect(steps)) => bisect_long_row(run, Plain::new(alpha), steps, x, y),
+        (Kernel::Square, _) => threshold_long_row(run, Square, x, y),
+        (Kernel::Sparsemax, _) => project_long_row(run, 1.0, x, y),
+        (Kernel::Near, _) => threshold_long_row(run, General::<T, true>::new(alpha), x, y),
+        (Kernel::General, _) => threshold_long_row(run, General::<T, false>::new(alpha), x, y),
+        (Kernel::Root, _) => anchored::anchored_long_row(run, Root::new(alpha), x, y),
     }
 }
 

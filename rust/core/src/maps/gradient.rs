@@ -21,6 +21,7 @@ use fearless_simd_macros::simd;
 
 use super::{
     batch::{PerRow, Scores, Scratch, Shape, Source, Storage, store_rows, tasks},
+    kernels::Compiled,
     softmax::inverse_temperature,
 };
 use crate::{
@@ -42,8 +43,9 @@ pub fn softmax_vjp<E: Storage>(
     out: &mut [E],
 ) -> Result<(), Error> {
     let inverse = inverse_temperature(temperature)?;
+    let kernel = E::Compute::kernels().softmax_vjp;
     map_pairs(run, shape, (p, g), out, |level, _, p, g, y| {
-        dispatch!(level, simd => softmax_row(simd, inverse, p, g, y));
+        kernel(level, inverse, p, g, y);
     })
 }
 
@@ -59,8 +61,9 @@ pub fn log_softmax_vjp<E: Storage>(
     out: &mut [E],
 ) -> Result<(), Error> {
     let inverse = inverse_temperature(temperature)?;
+    let kernel = E::Compute::kernels().log_softmax_vjp;
     map_pairs(run, shape, (log_p, g), out, |level, _, log_p, g, y| {
-        dispatch!(level, simd => log_softmax_row(simd, inverse, log_p, g, y));
+        kernel(level, inverse, log_p, g, y);
     })
 }
 
@@ -76,8 +79,9 @@ pub fn entmax_vjp<E: Storage>(
     out: &mut [E],
 ) -> Result<(), Error> {
     check_alpha(alpha, shape.count())?;
+    let kernel = E::Compute::kernels().entmax_vjp;
     map_pairs(run, shape, (p, g), out, |level, row, p, g, y| {
-        entmax_row(level, alpha.of(row), p, g, y);
+        kernel(level, alpha.of(row), p, g, y);
     })
 }
 
@@ -98,7 +102,7 @@ pub fn entmax_vjp_sparse<E: Storage>(
     shape.check("g", g.len())?;
     check_alpha(alpha, rows)?;
     check_sparse(p.len(), columns, starts, out.len(), n)?;
-    let level = run.level;
+    let (level, kernel) = (run.level, E::Compute::kernels().entmax_vjp);
     let out = Parts::new(out);
     let (count, rows_of) = tasks(shape);
     run.each(count, Scratch::new, |scratch, task| {
@@ -112,7 +116,7 @@ pub fn entmax_vjp_sparse<E: Storage>(
                 .kernel
                 .extend(columns[entries.clone()].iter().map(|&k| g[k].widen()));
             scratch.y.resize(entries.len(), E::Compute::ZERO);
-            entmax_row(
+            kernel(
                 level,
                 alpha.of(row),
                 &scratch.x,
@@ -184,10 +188,10 @@ pub fn entmax_alpha_grad<E: Storage>(
             found: out.len(),
         });
     }
-    let level = run.level;
+    let (level, kernel) = (run.level, E::Compute::kernels().alpha_slope);
     let out = Parts::new(out);
     each_pair(run, shape, (p, g), |row, p, g, _| {
-        let slope = dispatch!(level, simd => alpha_slope(simd, alpha.of(row), p, g));
+        let slope = kernel(level, alpha.of(row), p, g);
         // SAFETY: each row belongs to one task.
         unsafe { out.part(row, 1)[0] = E::narrow(E::Compute::from_f64(slope)) };
     })
@@ -275,7 +279,7 @@ macro_rules! write_pairs {
 }
 
 #[simd]
-fn softmax_row<S: Simd, T: Real>(simd: S, inverse: T, p: &[T], g: &[T], y: &mut [T]) {
+pub(super) fn softmax_row<S: Simd, T: Real>(simd: S, inverse: T, p: &[T], g: &[T], y: &mut [T]) {
     let zero = T::Stripe::<S>::splat(simd, T::ZERO);
     // An entry that is exactly 0 counts for nothing, whatever g is there.
     let mean = sum_pairs!(simd, T, S, p, g, |p, g| p
@@ -287,14 +291,20 @@ fn softmax_row<S: Simd, T: Real>(simd: S, inverse: T, p: &[T], g: &[T], y: &mut 
 }
 
 #[simd]
-fn log_softmax_row<S: Simd, T: Real>(simd: S, inverse: T, log_p: &[T], g: &[T], y: &mut [T]) {
+pub(super) fn log_softmax_row<S: Simd, T: Real>(
+    simd: S,
+    inverse: T,
+    log_p: &[T],
+    g: &[T],
+    y: &mut [T],
+) {
     let sum = sum_pairs!(simd, T, S, log_p, g, |_p, g| g);
     write_pairs!(simd, T, S, log_p, g, y, |log_p, g| (g - exp::<T, S>(log_p)
         * sum)
         * inverse);
 }
 
-fn entmax_row<T: Real>(level: Level, alpha: f64, p: &[T], g: &[T], y: &mut [T]) {
+pub(super) fn entmax_row<T: Real>(level: Level, alpha: f64, p: &[T], g: &[T], y: &mut [T]) {
     if alpha > 2.0 {
         let wide = |values: &[T]| values.iter().map(|v| v.to_f64()).collect::<Vec<_>>();
         let (p, g, mut wide_y) = (wide(p), wide(g), vec![0.0; y.len()]);
@@ -408,7 +418,7 @@ const REMAINDER: [f64; 17] = {
 };
 
 #[simd]
-fn alpha_slope<S: Simd, T: Real>(simd: S, alpha: f64, p: &[T], g: &[T]) -> f64 {
+pub(super) fn alpha_slope<S: Simd, T: Real>(simd: S, alpha: f64, p: &[T], g: &[T]) -> f64 {
     let (p, g): (Vec<f64>, Vec<f64>) = p
         .iter()
         .zip(g)
