@@ -1220,7 +1220,7 @@ def test_bisection_ends_where_nothing_is_left_to_halve():
         np.testing.assert_array_equal(um.entmax(x, alpha, method="bisect", n_iter=2**32 - 1), expected)
 
 
-X, OUT = np.array([0.5, 0.5, 1.0]), np.empty(3)
+ROW, OUT = np.array([0.5, 0.5, 1.0]), np.empty(3)
 ODD = np.frombuffer(bytes(25), np.float64, 3, offset=1)
 ENTRIES = np.arange(2, dtype=np.uintp)
 
@@ -1228,13 +1228,13 @@ ENTRIES = np.arange(2, dtype=np.uintp)
 @pytest.mark.parametrize(
     ("function", "arguments", "options", "error", "message"),
     [
-        no(ValueError, "x: expected", _core.softmax, X, None, OUT, (2**63, 1, 2), 1.0, 1),
+        no(ValueError, "x: expected", _core.softmax, ROW, None, OUT, (2**63, 1, 2), 1.0, 1),
         no(ValueError, "x: expected", _core.softmax, np.empty(0), None, np.empty(0), (2**32, 1, 2**32), 1.0, 1),
         no(ValueError, "out: expected", _core.softmax, None, None, OUT, (2**40, 2**40, 1), 1.0, 3),
-        no(ValueError, "p: expected", _core.softmax_vjp, X, X, OUT, (2**62, 2, 2), 1.0, 1),
-        no(ValueError, "x: expected", _core.entmax_sparse, X, None, (3, 2**62, 8), 1.5, None, 1),
-        no(ValueError, "x: the axis", _core.entmax_sparse, X, None, (2**63, 0, 2), 1.5, None, 1),
-        no(ValueError, "indptr", _core.entmax_vjp_sparse, X[:2], ENTRIES, ENTRIES + 1, X, OUT[:2], 3, 1.5, 1),
+        no(ValueError, "out: expected", _core.softmax_vjp, ROW, ROW, OUT, (2**62, 2, 2), 1.0, 1),
+        no(ValueError, "x: expected", _core.entmax_sparse, ROW, None, (3, 2**62, 8), 1.5, None, 1),
+        no(ValueError, "x: the axis", _core.entmax_sparse, ROW, None, (2**63, 0, 2), 1.5, None, 1),
+        no(ValueError, "indptr", _core.entmax_vjp_sparse, ROW[:2], ENTRIES, ENTRIES + 1, ROW, OUT[:2], 3, 1.5, 1),
         no(TypeError, "aligned", _core.softmax, ODD, None, OUT, (1, 3, 1), 1.0, 1),
         no(TypeError, "aligned", _core.softmax, None, None, ODD, (1, 3, 1), 1.0, 1),
     ],

@@ -1,10 +1,10 @@
-//! Sharing tasks among workers: threads that help, safe after `fork`, and a watch that can stop a long call.
+//! Sharing tasks among workers: our own pool, safe after `fork`, and a watch that can stop a long call.
 //!
 //! * **Determinism.** Tasks are cut by the caller, from the shape alone; which worker runs one never shows in a result.
 //! * **Cost.** A call with one task, or with one worker, touches neither the pool nor an atomic shared with another core.
-//! * **Calls do not wait for one another.** A call that wants help stands on the pool's list until its tasks are taken. It
-//!   then waits for the helpers that came, which end the task they are at, and for no others. (A scope of rayon's waits
-//!   for each of its jobs, also for those that a busy pool has not begun.)
+//! * **Calls do not wait for one another.** A call is open to helpers until its tasks are taken. It then waits for those
+//!   that joined, which end the task they are at, and for no others: what a busy pool begins later finds it closed. (A
+//!   scope of rayon's waits for each of its jobs, also for those that have not begun.)
 //! * **fork.** A child of `fork` has none of its parent's threads. The pool remembers the process that built it, and a
 //!   child builds its own. Nothing here takes a lock that a fork could leave closed; the parent's pool is leaked.
 
@@ -14,13 +14,14 @@ use std::{
     panic::{self, AssertUnwindSafe},
     process, ptr,
     sync::{
-        Condvar, Mutex, MutexGuard, PoisonError,
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicPtr, AtomicUsize, Ordering},
     },
     thread,
 };
 
 use fearless_simd::Level;
+use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use crate::error::Error;
 
@@ -55,7 +56,8 @@ impl Run<'_> {
         task: impl Fn(&mut W, usize) + Sync,
     ) -> Result<(), Error> {
         let workers = self.workers.min(tasks);
-        if workers <= 1 {
+        let pool = if workers > 1 { pool(workers - 1) } else { None };
+        let Some(pool) = pool else {
             let mut own = scratch();
             for index in 0..tasks {
                 task(&mut own, index);
@@ -64,7 +66,7 @@ impl Run<'_> {
                 }
             }
             return Ok(());
-        }
+        };
         let next = AtomicUsize::new(0);
         let work = |watch: &mut dyn FnMut() -> bool| {
             let _last = TakeAll { next: &next, tasks };
@@ -81,7 +83,7 @@ impl Run<'_> {
             }
         };
         let help = || drop(work(&mut || true));
-        pool().helped(workers - 1, &help, || work(self.watch))
+        helped(pool, workers - 1, &help, || work(self.watch))
     }
 
     /// Runs `task` once for each `size` values, and for those that are left: it takes the chunk's index and its values.
@@ -138,32 +140,16 @@ impl Drop for TakeAll<'_> {
     }
 }
 
-/// Threads that wait for calls to help.
-struct Pool {
-    process: u32,
-    /// Calls that run at the same time share this many threads, unless one of them asks for more.
-    shared: usize,
-    state: Mutex<State>,
-    /// Told when a call wants help.
-    wanted: Condvar,
-    /// Told when the last helper leaves a call.
+/// A call that threads of the pool may join as long as it is open.
+struct Call {
+    help: Help,
+    joined: Mutex<Joined>,
+    /// Told when the last helper leaves.
     left: Condvar,
 }
 
-struct State {
-    threads: usize,
-    calls: Vec<Call>,
-    /// The number of the last call.
-    last: u64,
-}
-
-/// A call on the list. It stays there until it wants no helpers and has none: only then may it return.
-struct Call {
-    number: u64,
-    help: Help,
-    /// Helpers that may yet come.
-    wanted: usize,
-    /// Helpers that came and have not left.
+struct Joined {
+    open: bool,
     helpers: usize,
     panic: Option<Panic>,
 }
@@ -179,6 +165,8 @@ struct Help {
 
 // SAFETY: it is made of closures that are `Sync`.
 unsafe impl Send for Help {}
+// SAFETY: as for `Send`.
+unsafe impl Sync for Help {}
 
 impl Help {
     fn new<F: Fn() + Sync>(closure: &F) -> Self {
@@ -202,137 +190,100 @@ impl Help {
     }
 }
 
-impl State {
-    fn call(&mut self, number: u64) -> &mut Call {
-        let call = self.calls.iter_mut().find(|call| call.number == number);
-        call.expect("a call is on the list until its caller strikes it off")
-    }
-}
-
-impl Pool {
-    fn new() -> Self {
-        Self {
-            process: process::id(),
-            shared: available_workers() - 1,
-            state: Mutex::new(State {
-                threads: 0,
-                calls: Vec::new(),
-                last: 0,
-            }),
-            wanted: Condvar::new(),
-            left: Condvar::new(),
-        }
-    }
-
-    /// Runs `own` while up to `most` threads run `help`; those that began have ended when it returns.
-    fn helped<R>(
-        &'static self,
-        most: usize,
-        help: &(impl Fn() + Sync),
-        own: impl FnOnce() -> R,
-    ) -> R {
-        let number = self.list(most, Help::new(help));
-        // Nothing may unwind past the borrow of `help` while the call is on the list.
-        let result = panic::catch_unwind(AssertUnwindSafe(own));
-        match (result, self.strike_off(number)) {
-            (Err(panic), _) | (_, Some(panic)) => panic::resume_unwind(panic),
-            (Ok(result), None) => result,
-        }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Puts a call on the list.
-    fn list(&'static self, most: usize, help: Help) -> u64 {
-        let mut state = self.lock();
-        let others: usize = state
-            .calls
-            .iter()
-            .map(|call| call.wanted + call.helpers)
-            .sum();
-        let enough = (others + most).min(self.shared.max(most));
-        while state.threads < enough {
-            let thread = thread::Builder::new().name(format!("unitmass-{}", state.threads));
-            if thread.spawn(|| self.work()).is_err() {
-                break; // the system refuses more: those that are there have to do
-            }
-            state.threads += 1;
-        }
-        state.last += 1;
-        let number = state.last;
-        state.calls.push(Call {
-            number,
-            help,
-            wanted: most,
+/// Runs `own` while up to `most` threads of the pool run `help`; those that began have ended when it returns.
+fn helped<R>(
+    pool: &ThreadPool,
+    most: usize,
+    help: &(impl Fn() + Sync),
+    own: impl FnOnce() -> R,
+) -> R {
+    let call = Arc::new(Call {
+        help: Help::new(help),
+        joined: Mutex::new(Joined {
+            open: true,
             helpers: 0,
             panic: None,
-        });
-        let told = most.min(state.threads);
-        drop(state);
-        for _ in 0..told {
-            self.wanted.notify_one();
-        }
-        number
+        }),
+        left: Condvar::new(),
+    });
+    for _ in 0..most {
+        let call = Arc::clone(&call);
+        pool.spawn(move || call.join());
     }
-
-    /// Takes a call off the list once its helpers have left; returns a panic of one of them.
-    fn strike_off(&self, number: u64) -> Option<Panic> {
-        let mut state = self.lock();
-        state.call(number).wanted = 0;
-        while state.call(number).helpers > 0 {
-            state = self
-                .left
-                .wait(state)
-                .unwrap_or_else(PoisonError::into_inner);
-        }
-        let index = state.calls.iter().position(|call| call.number == number)?;
-        state.calls.remove(index).panic
-    }
-
-    /// What a thread does all its life: help the call that has waited longest.
-    fn work(&self) {
-        let mut state = self.lock();
-        loop {
-            let Some(call) = state.calls.iter_mut().find(|call| call.wanted > 0) else {
-                state = self
-                    .wanted
-                    .wait(state)
-                    .unwrap_or_else(PoisonError::into_inner);
-                continue;
-            };
-            call.wanted -= 1;
-            call.helpers += 1;
-            let (number, help) = (call.number, call.help);
-            drop(state);
-            // SAFETY: the caller waits for this helper before it gives up the closure.
-            let result = panic::catch_unwind(AssertUnwindSafe(|| unsafe { help.run() }));
-            state = self.lock();
-            let call = state.call(number);
-            call.helpers -= 1;
-            if let Err(panic) = result {
-                call.panic.get_or_insert(panic);
-            }
-            if call.helpers == 0 {
-                self.left.notify_all();
-            }
-        }
+    // Nothing may unwind past the borrow of `help` while the call is open.
+    let result = panic::catch_unwind(AssertUnwindSafe(own));
+    match (result, call.close()) {
+        (Err(panic), _) | (_, Some(panic)) => panic::resume_unwind(panic),
+        (Ok(result), None) => result,
     }
 }
 
-/// The pool of this process.
-fn pool() -> &'static Pool {
+impl Call {
+    fn lock(&self) -> MutexGuard<'_, Joined> {
+        self.joined.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What a thread of the pool does, perhaps long after the call.
+    fn join(&self) {
+        let mut joined = self.lock();
+        if !joined.open {
+            return;
+        }
+        joined.helpers += 1;
+        drop(joined);
+        // SAFETY: the call closes, and its borrow ends, only when this helper has left.
+        let result = panic::catch_unwind(AssertUnwindSafe(|| unsafe { self.help.run() }));
+        let mut joined = self.lock();
+        joined.helpers -= 1;
+        if let Err(panic) = result {
+            joined.panic.get_or_insert(panic);
+        }
+        if joined.helpers == 0 {
+            self.left.notify_one();
+        }
+    }
+
+    /// Lets nobody join any more and waits for those that did; returns a panic of one of them.
+    fn close(&self) -> Option<Panic> {
+        let mut joined = self.lock();
+        joined.open = false;
+        while joined.helpers > 0 {
+            joined = self
+                .left
+                .wait(joined)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+        joined.panic.take()
+    }
+}
+
+struct Pool {
+    process: u32,
+    pool: ThreadPool,
+}
+
+/// A pool of at least `threads` threads in this process; `None` if the system refuses threads.
+fn pool(threads: usize) -> Option<&'static ThreadPool> {
     static CURRENT: AtomicPtr<Pool> = AtomicPtr::new(ptr::null_mut());
     loop {
         let current = CURRENT.load(Ordering::Acquire);
         // SAFETY: a pool that was published here is never freed.
         if let Some(current) = unsafe { current.as_ref() }
             && current.process == process::id()
+            && current.pool.current_num_threads() >= threads
         {
-            return current;
+            return Some(&current.pool);
         }
-        let built = Box::into_raw(Box::new(Pool::new()));
+        let built = ThreadPoolBuilder::new()
+            // Powers of two, so that growing demands leave few pools behind.
+            .num_threads(threads.max(available_workers() - 1).next_power_of_two())
+            .thread_name(|i| format!("unitmass-{i}"))
+            .build()
+            .ok()?;
+        let built = Box::into_raw(Box::new(Pool {
+            process: process::id(),
+            pool: built,
+        }));
         if CURRENT
             .compare_exchange(current, built, Ordering::AcqRel, Ordering::Acquire)
             .is_err()

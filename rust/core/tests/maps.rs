@@ -548,6 +548,28 @@ fn sums_to<E: Number>(p: &[E], total: f64, x: &[E]) -> Result<(), TestCaseError>
     Ok(())
 }
 
+/// Scores so close that all p are nearly the same, where roundings add up: if what is left of the sum is not divided
+/// out, some of these rows are up to 6 epsilon off.
+#[test]
+fn steep_rows_of_near_scores_sum_to_one() {
+    let mut numbers = Numbers::new(12);
+    for (alpha, spread, n) in [
+        (2.1, 1e-3, 30),
+        (2.1, 1e-9, 100),
+        (2.5, 1e-3, 30),
+        (2.5, 1e-9, 100),
+        (3.0, 1e-9, 300),
+    ] {
+        let shape = Shape::rows(200_000 / n, n);
+        let draw = || numbers.uniform(-spread, spread);
+        let x: Vec<f64> = std::iter::repeat_with(draw).take(shape.len()).collect();
+        let p = mapped(&Map::entmax(alpha), shape, &x, None);
+        for (x, p) in x.chunks_exact(n).zip(p.chunks_exact(n)) {
+            sums_to(p, 1.0, x).unwrap();
+        }
+    }
+}
+
 /// A larger score never has less; nor has an equal one.
 fn keeps_order<E: Number>(x: &[E], p: &[E]) -> Result<(), TestCaseError> {
     let mut pairs: Vec<(f64, f64)> = wide(x).into_iter().zip(wide(p)).collect();

@@ -29,14 +29,28 @@ enum Function {
     Exp,
     Exp2,
     ExpLifted,
+    Exp2Lifted,
     Ln,
     Ln1p,
     Log2,
+    Log2OfNormal,
+    /// log₂ (1 + x), of x and of 1 + x as it is rounded.
+    Log2NearOne,
 }
 
-use Function::{Exp, Exp2, ExpLifted, Ln, Ln1p, Log2};
+use Function::{Exp, Exp2, Exp2Lifted, ExpLifted, Ln, Ln1p, Log2, Log2NearOne, Log2OfNormal};
 
-const FUNCTIONS: [Function; 6] = [Exp, Exp2, ExpLifted, Ln, Ln1p, Log2];
+const FUNCTIONS: [Function; 9] = [
+    Exp,
+    Exp2,
+    ExpLifted,
+    Exp2Lifted,
+    Ln,
+    Ln1p,
+    Log2,
+    Log2OfNormal,
+    Log2NearOne,
+];
 
 /// Loops over whole stripes.
 mod slices {
@@ -55,9 +69,19 @@ mod slices {
     over_slice!(exp);
     over_slice!(exp2);
     over_slice!(exp_lifted);
+    over_slice!(exp2_lifted);
     over_slice!(ln);
     over_slice!(ln_1p);
     over_slice!(log2);
+    over_slice!(log2_of_normal);
+
+    #[super::simd]
+    pub fn log2_near_one<S: Simd, T: Real>(simd: S, x: &[T], y: &mut [T]) {
+        for (x, y) in x.chunks_exact(T::LANES).zip(y.chunks_exact_mut(T::LANES)) {
+            let x = T::Stripe::<S>::from_slice(simd, x);
+            simd::log2_near_one::<T, S>(x + T::ONE, x).1.store_slice(y);
+        }
+    }
 }
 
 impl Function {
@@ -71,13 +95,16 @@ impl Function {
             Ln => dispatch!(level, simd => slices::ln(simd, x, y)),
             Ln1p => dispatch!(level, simd => slices::ln_1p(simd, x, y)),
             Log2 => dispatch!(level, simd => slices::log2(simd, x, y)),
+            Exp2Lifted => dispatch!(level, simd => slices::exp2_lifted(simd, x, y)),
+            Log2OfNormal => dispatch!(level, simd => slices::log2_of_normal(simd, x, y)),
+            Log2NearOne => dispatch!(level, simd => slices::log2_near_one(simd, x, y)),
         }
     }
 
     /// What the f64 function has to be multiplied by to be the f32 one: the lifts differ.
     fn f32_over_f64(self) -> f64 {
         match self {
-            ExpLifted => f64::from(f32::LIFT_FACTOR) / f64::LIFT_FACTOR,
+            ExpLifted | Exp2Lifted => f64::from(f32::LIFT_FACTOR) / f64::LIFT_FACTOR,
             _ => 1.0,
         }
     }
@@ -86,8 +113,10 @@ impl Function {
     fn takes<T: Real>(self, x: T) -> bool {
         match self {
             Exp | Exp2 | Ln | Log2 => true,
-            ExpLifted => x <= T::ZERO,
+            ExpLifted | Exp2Lifted => x <= T::ZERO,
             Ln1p => x >= T::ZERO && x.is_finite(),
+            Log2OfNormal => x >= T::MIN_POSITIVE && x.is_finite(),
+            Log2NearOne => x > -T::ONE && x.is_finite(),
         }
     }
 
@@ -100,6 +129,10 @@ impl Function {
             Ln => (0.858, 0.9),
             Ln1p => (0.828, 0.9),
             Log2 => (1.829, 1.7),
+            Exp2Lifted => (0.794, 0.95),
+            Log2OfNormal => (1.829, 1.7),
+            // Away from 1, this counts the rounding of 1 + x too.
+            Log2NearOne => (2.16, 2.3),
         }
     }
 }
@@ -266,9 +299,14 @@ impl Function {
                 let (m, n) = exp_reference(Double::from(x));
                 (m, n + 53)
             }
+            Exp2Lifted => {
+                let (m, n) = Exp2.reference(x);
+                (m, n + 53)
+            }
             Ln => (ln_of_any(x), 0),
             Ln1p => (ln_1p_reference(Double::from(x)), 0),
-            Log2 => (ln_of_any(x) * Double::LN_2.recip(), 0),
+            Log2 | Log2OfNormal => (ln_of_any(x) * Double::LN_2.recip(), 0),
+            Log2NearOne => (ln_1p_reference(Double::from(x)) * Double::LN_2.recip(), 0),
         }
     }
 }
@@ -438,8 +476,11 @@ impl Function {
             Exp | Exp2 => 0..FLOATS,
             // Below, it is zero by definition.
             ExpLifted => zero - 1 - u64::from((-f32::EXP_ZERO).to_bits())..zero + 1,
+            Exp2Lifted => zero - 1 - u64::from((-f32::EXP2_ZERO).to_bits())..zero + 1,
             Ln | Log2 => zero - 1..FLOATS, // from -0 on
             Ln1p => zero..FLOATS - 1,
+            Log2OfNormal => zero + u64::from(f32::MIN_POSITIVE.to_bits())..FLOATS - 1,
+            Log2NearOne => zero - u64::from(1f32.to_bits())..FLOATS - 1,
         }
     }
 }
@@ -486,6 +527,9 @@ on_every_float! {
     ln_is_near_and_never_falls_on_any_f32: Ln,
     ln_1p_is_near_and_never_falls_on_any_f32: Ln1p,
     log2_is_near_and_never_falls_on_any_f32: Log2,
+    exp2_lifted_is_near_and_never_falls_on_any_f32: Exp2Lifted,
+    log2_of_normal_is_near_and_never_falls_on_any_f32: Log2OfNormal,
+    log2_near_one_is_near_and_never_falls_on_any_f32: Log2NearOne,
 }
 
 #[test]
@@ -497,27 +541,83 @@ fn what_has_no_value_is_nan() {
     is_nan_on(negative.collect(), &[Ln, Log2]);
 }
 
-/// Where the maps may drop an entry: where its exponential is nearer to 0 than to the least float.
+/// Where the maps may drop an entry: where its exponential is no nearer to the least float than to 0.
 #[test]
-fn exp_lifted_is_zero_where_exp_rounds_to_zero() {
-    fn check<T: Value>(below: T, least: f64) {
-        let x: Vec<T> = [T::EXP_ZERO, below, T::NEG_INFINITY, -T::MAX]
+fn lifted_powers_are_zero_where_the_powers_round_to_zero() {
+    fn check<T: Value>(function: Function, [below, at, above]: [T; 3], least: f64) {
+        let x: Vec<T> = [at, below, T::NEG_INFINITY, -T::MAX]
             .into_iter()
             .cycle()
             .take(T::LANES)
             .collect();
         let mut y = vec![T::ONE; T::LANES];
-        ExpLifted.map(Level::new(), &x, &mut y);
+        function.map(Level::new(), &x, &mut y);
         assert!(y[0] > T::ZERO && y[1] == T::ZERO && y[2] == T::ZERO && y[3] == T::ZERO);
-        // e^x against half the least float: m 2ⁿ ≤ 2^least
+        // The power against half the least float: m 2ⁿ ≤ 2^least
         let rounds_to_zero = |x: T| {
-            let (m, n) = Exp.reference(x.to_f64());
+            let power = if function == ExpLifted { Exp } else { Exp2 };
+            let (m, n) = power.reference(x.to_f64());
             m.high.log2() + f64::from(n) <= least
         };
-        assert!(rounds_to_zero(below) && !rounds_to_zero(T::EXP_ZERO));
+        assert!(rounds_to_zero(below) && !rounds_to_zero(above));
     }
-    check(f32::EXP_ZERO.next_down(), -150.0);
-    check(f64::EXP_ZERO.next_down(), -1075.0);
+    let around = |v: f32| [v.next_down(), v, v.next_up()];
+    check(ExpLifted, around(f32::EXP_ZERO), -150.0);
+    check(Exp2Lifted, around(f32::EXP2_ZERO), -150.0);
+    let around = |v: f64| [v.next_down(), v, v.next_up()];
+    check(ExpLifted, around(f64::EXP_ZERO), -1075.0);
+    check(Exp2Lifted, around(f64::EXP2_ZERO), -1075.0);
+}
+
+#[simd]
+fn near_one<S: Simd, T: Real>(simd: S, x: &[T], less_one: &[T], y: &mut [T], log: &mut [T]) {
+    let load = |x| T::Stripe::<S>::from_slice(simd, x);
+    let (x, logarithm) = simd::log2_near_one::<T, S>(load(x), load(less_one));
+    x.store_slice(y);
+    logarithm.store_slice(log);
+}
+
+fn the_difference_from_one_is_used_where_it_knows_more<T: Value>() {
+    // 1 + d is rounded to 1, or x is a few ulp from it: near 1 that must not show, and elsewhere d must not.
+    let x: Vec<T> = [1.0, 1.0, 1.4, 0.71, 0.7, 1.5, 3.0, 0.1]
+        .map(T::from_f64)
+        .into_iter()
+        .cycle()
+        .take(T::LANES)
+        .collect();
+    let tiny = T::EPSILON.to_f64() / 3.0;
+    let less_one: Vec<T> = [tiny, -tiny, 0.4 + tiny, -0.29, -0.5, 0.75, 7.0, -0.2]
+        .map(T::from_f64)
+        .into_iter()
+        .cycle()
+        .take(T::LANES)
+        .collect();
+    for (name, level) in every_level() {
+        let (mut y, mut log) = (vec![T::ZERO; T::LANES], vec![T::ZERO; T::LANES]);
+        dispatch!(level, simd => near_one(simd, &x, &less_one, &mut y, &mut log));
+        for i in 0..T::LANES {
+            let near = i % 8 < 4;
+            let (expected, truth) = if near {
+                (less_one[i] + T::ONE, less_one[i].to_f64().ln_1p())
+            } else {
+                (x[i], x[i].to_f64().ln())
+            };
+            assert!(y[i] == expected, "{name}: {:?} for {:?}", y[i], x[i]);
+            let truth = truth * std::f64::consts::LOG2_E;
+            let off = (log[i].to_f64() - truth) / truth / T::EPSILON.to_f64();
+            assert!(off.abs() <= 2.0, "{name}: log₂ {:?} is off by {off}", x[i]);
+        }
+    }
+}
+
+#[test]
+fn the_difference_from_one_is_used_where_it_knows_more_in_f32() {
+    the_difference_from_one_is_used_where_it_knows_more::<f32>();
+}
+
+#[test]
+fn the_difference_from_one_is_used_where_it_knows_more_in_f64() {
+    the_difference_from_one_is_used_where_it_knows_more::<f64>();
 }
 
 fn is_nan_on(mut x: Vec<f32>, functions: &[Function]) {
@@ -660,14 +760,22 @@ impl Function {
             |most: f64| numbers.uniform(0.5, 1.0) * numbers.uniform(-60.0, most).exp2();
         match (self, kind) {
             (Exp | Exp2, 1) => sign * any_size(9.0),
-            (ExpLifted, 1) => -any_size(9.0),
+            (ExpLifted | Exp2Lifted, 1) => -any_size(9.0),
             (Ln1p, 1 | 2) => any_size(60.0),
-            (Ln | Log2, 1) => 1.0 + sign * any_size(-1.0),
+            (Ln | Log2 | Log2OfNormal, 1) => 1.0 + sign * any_size(-1.0),
+            (Log2NearOne, 1) => sign * any_size(-1.0),
+            (Log2NearOne, _) => any_size(60.0) - numbers.uniform(0.0, 0.999),
             (Exp, _) => numbers.uniform(-745.1, 709.7),
             (Exp2, 2) => numbers.uniform(-30.0, 30.0).round() + numbers.uniform(-1e-3, 1e-3),
             (Exp2, _) => numbers.uniform(-1074.9, 1023.9),
             (ExpLifted, _) => numbers.uniform(-745.1, 0.0),
-            (Ln | Log2, 2) => numbers.uniform(0.5, 2.0),
+            (Exp2Lifted, 2) => numbers.uniform(-30.0, -1.0).round() + numbers.uniform(-1e-3, 1e-3),
+            (Exp2Lifted, _) => numbers.uniform(-1074.9, 0.0),
+            (Ln | Log2 | Log2OfNormal, 2) => numbers.uniform(0.5, 2.0),
+            (Log2OfNormal, _) => {
+                let (least, most) = (f64::MIN_POSITIVE.to_bits(), f64::MAX.to_bits());
+                f64::from_bits(least + numbers.bits() % (most - least))
+            }
             (Ln | Log2 | Ln1p, _) => f64::from_bits(1 + numbers.bits() % (f64::MAX.to_bits())),
         }
     }

@@ -11,7 +11,7 @@
 //! ```
 //!
 //! Each summand of F is the a-norm of (c, v) for a constant c, so F is convex and rises: Newton's method from
-//! `v = (1 - S(A))/m`, which lies above the root, falls to it monotonically.
+//! `v = (1 - S(A))/m`, which lies above the root, falls to it monotonically. What rounding leaves of Σ p is divided out.
 //!
 //! * **Precision, determinism.** As [`super::threshold`].
 //! * **Cost.** About 2 log₂ c + 6 sums over the c scores within 1/a of the largest.
@@ -41,12 +41,13 @@ pub(super) struct Root<T> {
     inverse: T,
 }
 
-/// Where a row's mass ends: the anchor, p there, and pᵃ.
+/// Where a row's mass ends: the anchor, p there, and pᵃ; and what makes Σ p = 1 of what rounding left.
 #[derive(Clone, Copy)]
 pub(super) struct Anchor<T> {
     score: T,
     p: T,
     power: T,
+    scale: T,
 }
 
 /// Sums over the scores above an anchor, and how many are equal to it.
@@ -127,8 +128,10 @@ impl<T: Real> Root<T> {
     #[inline(always)]
     fn p<S: Simd>(self, anchor: Anchor<T>, x: T::Stripe<S>) -> T::Stripe<S> {
         let at = T::Stripe::<S>::splat(x.token(), anchor.p);
-        x.simd_eq(anchor.score)
-            .select(at, self.above::<S>(anchor, x).0)
+        let p = x
+            .simd_eq(anchor.score)
+            .select(at, self.above::<S>(anchor, x).0);
+        p * anchor.scale
     }
 
     #[simd]
@@ -148,6 +151,7 @@ impl<T: Real> Root<T> {
             score,
             p: T::ZERO,
             power: T::ZERO,
+            scale: T::ONE,
         };
         let mut anchor = at(max);
         while !open.is_empty() {
@@ -165,7 +169,9 @@ impl<T: Real> Root<T> {
         for _ in 0..MOST_STEPS {
             anchor.power = dispatch!(level, simd => self.power(simd, anchor.p));
             let now = candidates.sums(anchor)?;
-            let off = now.mass + now.equal * anchor.p - T::ONE;
+            let sum = now.mass + now.equal * anchor.p;
+            anchor.scale = T::ONE / sum;
+            let off = sum - T::ONE;
             if off.abs() <= T::EPSILON || off.abs() >= last {
                 break;
             }

@@ -9,6 +9,7 @@ use std::{mem, ops::Range};
 use fearless_simd::Level;
 use half::{f16, slice::HalfFloatSliceExt};
 
+use super::kernels::Compiled;
 use crate::{
     error::Error,
     parallel::{Parts, Run},
@@ -97,7 +98,7 @@ impl Shape {
 /// What an array may hold: f16 is computed in f32, the others in themselves.
 pub trait Storage: Copy + Send + Sync + 'static {
     /// The type of the computation.
-    type Compute: Real;
+    type Compute: Compiled;
     /// The value, exactly.
     fn widen(self) -> Self::Compute;
     /// The nearest value.

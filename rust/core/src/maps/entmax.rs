@@ -10,6 +10,7 @@ use fearless_simd::{Level, dispatch};
 use super::{
     anchored::{self, Root},
     batch::{LONG, PerRow, RowMap, Scores, Scratch, Source, Storage, map_rows, tasks},
+    kernels::Compiled,
     power::{General, Linear, NEAR_ONE, Plain, Power, Square},
     softmax::{infinities, infinities_of_long_row, softmax_long_row, softmax_rows},
     threshold::{
@@ -85,7 +86,7 @@ pub fn threshold<E: Storage>(
             });
         }
     }
-    let level = run.level;
+    let (level, kernel) = (run.level, &E::Compute::kernels().threshold);
     let Some(x) = scores.x else {
         return Err(Error::Empty { argument: "x" }); // there is no output to be mapped in place
     };
@@ -94,7 +95,7 @@ pub fn threshold<E: Storage>(
         for (row, (tau, support)) in tau.iter_mut().zip(support).enumerate() {
             // SAFETY: nothing is written to the scores.
             let x = unsafe { scores.stage_long_row(run, &Source::Apart(x), row, &mut room)? };
-            let found = threshold_of_long_row(run, alpha.of(row), x)?;
+            let found = (kernel.long_row)(run, alpha.of(row), x)?;
             (*tau, *support) = (E::narrow(found.0), found.1 as i64);
         }
         return Ok(());
@@ -106,7 +107,7 @@ pub fn threshold<E: Storage>(
         // SAFETY: the scores lie apart from the results.
         let x = unsafe { scores.stage(&Source::Apart(x), rows.clone(), &mut scratch.x) };
         for (row, x) in rows.zip(x.chunks_exact(shape.n)) {
-            let found = threshold_of_row(level, alpha.of(row), x, &mut scratch.kernel);
+            let found = (kernel.row)(level, alpha.of(row), x, &mut scratch.kernel);
             // SAFETY: each row belongs to one task.
             unsafe {
                 tau.part(row, 1)[0] = E::narrow(found.0);
@@ -116,7 +117,12 @@ pub fn threshold<E: Storage>(
     })
 }
 
-fn threshold_of_row<T: Real>(level: Level, alpha: f64, x: &[T], kernel: &mut Vec<T>) -> (T, usize) {
+pub(super) fn threshold_of_row<T: Real>(
+    level: Level,
+    alpha: f64,
+    x: &[T],
+    kernel: &mut Vec<T>,
+) -> (T, usize) {
     fn by_power<T: Real, P: Power<T>>(
         level: Level,
         power: P,
@@ -139,7 +145,7 @@ fn threshold_of_row<T: Real>(level: Level, alpha: f64, x: &[T], kernel: &mut Vec
     found.unwrap_or_else(|max| threshold_at_infinity(max, infinities(x)))
 }
 
-fn threshold_of_long_row<T: Real>(
+pub(super) fn threshold_of_long_row<T: Real>(
     run: &mut Run<'_>,
     alpha: f64,
     x: &[T],
@@ -204,19 +210,19 @@ impl<'a> Project<'a> {
         scores: &Scores<'_, E>,
         total: PerRow<'a>,
     ) -> Result<Self, Error> {
-        let largest = E::Compute::MAX.to_f64();
+        let largest = E::Compute::MAX.to_f64() / (4.0 * scores.shape.n as f64);
         let least = E::Compute::MIN_POSITIVE.to_f64();
         total.check(
             "total",
             scores.shape.count(),
-            "finite and positive",
+            "positive, normal, and so small that a row of it can be added up",
             |total| (least..=largest).contains(&total),
         )?;
         Ok(Self { total })
     }
 }
 
-impl<T: Real> RowMap<T> for Project<'_> {
+impl<T: Compiled> RowMap<T> for Project<'_> {
     const EXCLUDED: T = T::ZERO;
 
     fn rows(
@@ -230,17 +236,37 @@ impl<T: Real> RowMap<T> for Project<'_> {
     ) {
         self.total.runs(rows_from(first, x, n), |rows, total| {
             let (x, y) = slices(first, n, rows, x, y);
-            let power = Linear {
-                total: T::from_f64(total),
-            };
-            dispatch!(level, simd => threshold_rows(simd, power, n, x, y, kernel));
+            (T::kernels().project.rows)(level, total, n, x, y, kernel);
         });
     }
 
     fn long_row(&self, run: &mut Run<'_>, row: usize, x: &[T], y: &mut [T]) -> Result<(), Error> {
-        let total = T::from_f64(self.total.of(row));
-        threshold_long_row(run, Linear { total }, x, y)
+        (T::kernels().project.long_row)(run, self.total.of(row), x, y)
     }
+}
+
+pub(super) fn project_rows<T: Real>(
+    level: Level,
+    total: f64,
+    n: usize,
+    x: &[T],
+    y: &mut [T],
+    kernel: &mut Vec<T>,
+) {
+    let power = Linear {
+        total: T::from_f64(total),
+    };
+    dispatch!(level, simd => threshold_rows(simd, power, n, x, y, kernel));
+}
+
+pub(super) fn project_long_row<T: Real>(
+    run: &mut Run<'_>,
+    total: f64,
+    x: &[T],
+    y: &mut [T],
+) -> Result<(), Error> {
+    let total = T::from_f64(total);
+    threshold_long_row(run, Linear { total }, x, y)
 }
 
 pub(super) struct Entmax<'a> {
@@ -275,7 +301,7 @@ impl<'a> Entmax<'a> {
     }
 }
 
-impl<T: Real> RowMap<T> for Entmax<'_> {
+impl<T: Compiled> RowMap<T> for Entmax<'_> {
     const EXCLUDED: T = T::ZERO;
 
     fn rows(
@@ -289,53 +315,69 @@ impl<T: Real> RowMap<T> for Entmax<'_> {
     ) {
         self.alpha.runs(rows_from(first, x, n), |rows, alpha| {
             let (x, y) = slices(first, n, rows, x, y);
-            match (Kernel::of(alpha), self.method) {
-                (Kernel::Softmax, _) => {
-                    dispatch!(level, simd => softmax_rows::<_, T, false>(simd, T::ONE, n, x, y, kernel))
-                }
-                (_, Method::Bisect(steps)) => {
-                    let power = Plain::new(alpha);
-                    kernel.resize(room::<T>(n), T::ZERO);
-                    for (x, y) in x.chunks_exact(n).zip(y.chunks_exact_mut(n)) {
-                        dispatch!(level, simd => bisect_row(simd, power, steps, x, y, kernel));
-                    }
-                }
-                (Kernel::Square, _) => {
-                    dispatch!(level, simd => threshold_rows(simd, Square, n, x, y, kernel))
-                }
-                (Kernel::Sparsemax, _) => {
-                    let power = Linear { total: T::ONE };
-                    dispatch!(level, simd => threshold_rows(simd, power, n, x, y, kernel))
-                }
-                (Kernel::Near, _) => {
-                    let power = General::<T, true>::new(alpha);
-                    dispatch!(level, simd => threshold_rows(simd, power, n, x, y, kernel))
-                }
-                (Kernel::General, _) => {
-                    let power = General::<T, false>::new(alpha);
-                    dispatch!(level, simd => threshold_rows(simd, power, n, x, y, kernel))
-                }
-                (Kernel::Root, _) => {
-                    let root = Root::new(alpha);
-                    for (x, y) in x.chunks_exact(n).zip(y.chunks_exact_mut(n)) {
-                        anchored::anchored_row(level, root, x, y, kernel);
-                    }
-                }
-            }
+            (T::kernels().entmax.rows)(level, (alpha, self.method), n, x, y, kernel);
         });
     }
 
     fn long_row(&self, run: &mut Run<'_>, row: usize, x: &[T], y: &mut [T]) -> Result<(), Error> {
-        let alpha = self.alpha.of(row);
-        match (Kernel::of(alpha), self.method) {
-            (Kernel::Softmax, _) => softmax_long_row::<T, false>(run, T::ONE, x, y),
-            (_, Method::Bisect(steps)) => bisect_long_row(run, Plain::new(alpha), steps, x, y),
-            (Kernel::Square, _) => threshold_long_row(run, Square, x, y),
-            (Kernel::Sparsemax, _) => threshold_long_row(run, Linear { total: T::ONE }, x, y),
-            (Kernel::Near, _) => threshold_long_row(run, General::<T, true>::new(alpha), x, y),
-            (Kernel::General, _) => threshold_long_row(run, General::<T, false>::new(alpha), x, y),
-            (Kernel::Root, _) => anchored::anchored_long_row(run, Root::new(alpha), x, y),
+        (T::kernels().entmax.long_row)(run, (self.alpha.of(row), self.method), x, y)
+    }
+}
+
+pub(super) fn entmax_rows<T: Real>(
+    level: Level,
+    (alpha, method): (f64, Method),
+    n: usize,
+    x: &[T],
+    y: &mut [T],
+    kernel: &mut Vec<T>,
+) {
+    match (Kernel::of(alpha), method) {
+        (Kernel::Softmax, _) => {
+            dispatch!(level, simd => softmax_rows::<_, T, false>(simd, T::ONE, n, x, y, kernel))
         }
+        (_, Method::Bisect(steps)) => {
+            let power = Plain::new(alpha);
+            kernel.resize(room::<T>(n), T::ZERO);
+            for (x, y) in x.chunks_exact(n).zip(y.chunks_exact_mut(n)) {
+                dispatch!(level, simd => bisect_row(simd, power, steps, x, y, kernel));
+            }
+        }
+        (Kernel::Square, _) => {
+            dispatch!(level, simd => threshold_rows(simd, Square, n, x, y, kernel))
+        }
+        (Kernel::Sparsemax, _) => project_rows(level, 1.0, n, x, y, kernel),
+        (Kernel::Near, _) => {
+            let power = General::<T, true>::new(alpha);
+            dispatch!(level, simd => threshold_rows(simd, power, n, x, y, kernel))
+        }
+        (Kernel::General, _) => {
+            let power = General::<T, false>::new(alpha);
+            dispatch!(level, simd => threshold_rows(simd, power, n, x, y, kernel))
+        }
+        (Kernel::Root, _) => {
+            let root = Root::new(alpha);
+            for (x, y) in x.chunks_exact(n).zip(y.chunks_exact_mut(n)) {
+                anchored::anchored_row(level, root, x, y, kernel);
+            }
+        }
+    }
+}
+
+pub(super) fn entmax_long_row<T: Real>(
+    run: &mut Run<'_>,
+    (alpha, method): (f64, Method),
+    x: &[T],
+    y: &mut [T],
+) -> Result<(), Error> {
+    match (Kernel::of(alpha), method) {
+        (Kernel::Softmax, _) => softmax_long_row::<T, false>(run, T::ONE, x, y),
+        (_, Method::Bisect(steps)) => bisect_long_row(run, Plain::new(alpha), steps, x, y),
+        (Kernel::Square, _) => threshold_long_row(run, Square, x, y),
+        (Kernel::Sparsemax, _) => project_long_row(run, 1.0, x, y),
+        (Kernel::Near, _) => threshold_long_row(run, General::<T, true>::new(alpha), x, y),
+        (Kernel::General, _) => threshold_long_row(run, General::<T, false>::new(alpha), x, y),
+        (Kernel::Root, _) => anchored::anchored_long_row(run, Root::new(alpha), x, y),
     }
 }
 

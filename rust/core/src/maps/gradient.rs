@@ -27,6 +27,7 @@ use super::{
         CHUNK, LONG, PerRow, Scores, Scratch, Shape, Source, Storage, make_room, map_long_row,
         of_chunks, store_rows, tasks, write_chunks,
     },
+    kernels::{Compiled, Vjp},
     softmax::inverse_temperature,
 };
 use crate::{
@@ -48,15 +49,8 @@ pub fn softmax_vjp<E: Storage>(
     out: &mut [E],
 ) -> Result<(), Error> {
     let inverse = inverse_temperature(temperature)?;
-    let pullback = Softmax { inverse };
-    map_pairs(
-        run,
-        shape,
-        (p, g),
-        out,
-        |level, _, p, g, y| dispatch!(level, simd => pull_row(simd, pullback, p, g, y)),
-        |run, _, p, g, y| pull_long_row(run, pullback, p, g, y),
-    )
+    let kernel = &E::Compute::kernels().softmax_vjp;
+    map_pairs(run, shape, (p, g), out, kernel, |_| inverse)
 }
 
 /// `Jᵀ g` of [`super::log_softmax()`] at its result log p.
@@ -71,15 +65,8 @@ pub fn log_softmax_vjp<E: Storage>(
     out: &mut [E],
 ) -> Result<(), Error> {
     let inverse = inverse_temperature(temperature)?;
-    let pullback = LogSoftmax { inverse };
-    map_pairs(
-        run,
-        shape,
-        (log_p, g),
-        out,
-        |level, _, log_p, g, y| dispatch!(level, simd => pull_row(simd, pullback, log_p, g, y)),
-        |run, _, log_p, g, y| pull_long_row(run, pullback, log_p, g, y),
-    )
+    let kernel = &E::Compute::kernels().log_softmax_vjp;
+    map_pairs(run, shape, (log_p, g), out, kernel, |_| inverse)
 }
 
 /// `J g` of [`super::entmax()`] at its result p; at α = 2, of [`super::project_simplex()`] with any total.
@@ -94,14 +81,8 @@ pub fn entmax_vjp<E: Storage>(
     out: &mut [E],
 ) -> Result<(), Error> {
     check_alpha(alpha, shape.count())?;
-    map_pairs(
-        run,
-        shape,
-        (p, g),
-        out,
-        |level, row, p, g, y| entmax_row(level, alpha.of(row), p, g, y),
-        |run, row, p, g, y| entmax_long_row(run, alpha.of(row), p, g, y),
-    )
+    let kernel = &E::Compute::kernels().entmax_vjp;
+    map_pairs(run, shape, (p, g), out, kernel, |row| alpha.of(row))
 }
 
 /// [`entmax_vjp`] of p in compressed sparse rows, `g` being dense; `out` belongs to the entries of p.
@@ -121,7 +102,7 @@ pub fn entmax_vjp_sparse<E: Storage>(
     shape.check("g", g.len())?;
     check_alpha(alpha, rows)?;
     check_sparse(run, p.len(), columns, starts, out.len(), n)?;
-    let level = run.level;
+    let (level, kernel) = (run.level, &E::Compute::kernels().entmax_vjp);
     let out = Parts::new(out);
     let (count, rows_of) = tasks(shape);
     let entries_of = |row: usize| starts[row]..starts[row + 1];
@@ -139,7 +120,7 @@ pub fn entmax_vjp_sparse<E: Storage>(
                 .kernel
                 .extend(columns[entries.clone()].iter().map(|&k| g[k].widen()));
             scratch.y.resize(entries.len(), E::Compute::ZERO);
-            entmax_row(
+            (kernel.row)(
                 level,
                 alpha.of(row),
                 &scratch.x,
@@ -173,7 +154,7 @@ pub fn entmax_vjp_sparse<E: Storage>(
             let p = scores.stage_long_row(run, &Source::Apart(p), 0, &mut scratch.x)?;
             let own = Parts::new(out.part(entries.start, entries.len()));
             map_long_row(run, shape, 0, &own, &mut scratch.y, |run, y| {
-                entmax_long_row(run, alpha.of(row), p, &scratch.kernel, y)
+                (kernel.long_row)(run, alpha.of(row), p, &scratch.kernel, y)
             })?;
         }
     }
@@ -249,6 +230,7 @@ pub fn entmax_alpha_grad<E: Storage>(
         });
     }
     let level = run.level;
+    let kernel = &E::Compute::kernels().alpha_slope;
     let out = Parts::new(out);
     let store = |row, slope| {
         // SAFETY: each row belongs to one task.
@@ -258,9 +240,9 @@ pub fn entmax_alpha_grad<E: Storage>(
         run,
         shape,
         (p, g),
-        |row, p, g, _| store(row, alpha_slope(level, alpha.of(row), p, g)),
+        |row, p, g, _| store(row, (kernel.row)(level, alpha.of(row), p, g)),
         |run, row, p, g, _| {
-            store(row, alpha_slope_of_long_row(run, alpha.of(row), p, g)?);
+            store(row, (kernel.long_row)(run, alpha.of(row), p, g)?);
             Ok(())
         },
     )
@@ -320,19 +302,13 @@ fn each_pair<E: Storage>(
     })
 }
 
-fn map_pairs<E: Storage>(
+fn map_pairs<E: Storage, P>(
     run: &mut Run<'_>,
     shape: Shape,
     pair: (&[E], &[E]),
     out: &mut [E],
-    map: impl Fn(Level, usize, &[E::Compute], &[E::Compute], &mut [E::Compute]) + Sync,
-    map_long: impl Fn(
-        &mut Run<'_>,
-        usize,
-        &[E::Compute],
-        &[E::Compute],
-        &mut [E::Compute],
-    ) -> Result<(), Error>,
+    kernel: &Vjp<E::Compute, P>,
+    parameter: impl Fn(usize) -> P + Sync,
 ) -> Result<(), Error> {
     shape.check("out", out.len())?;
     let level = run.level;
@@ -347,10 +323,10 @@ fn map_pairs<E: Storage>(
                 if shape.inner == 1
                     && let Some(y) = E::direct_mut(out.part(row * shape.n, shape.n))
                 {
-                    return map(level, row, p, g, y);
+                    return (kernel.row)(level, parameter(row), p, g, y);
                 }
                 room.resize(shape.n, E::Compute::ZERO);
-                map(level, row, p, g, room);
+                (kernel.row)(level, parameter(row), p, g, room);
                 store_rows(shape, row..row + 1, room, &out);
             }
         },
@@ -358,7 +334,7 @@ fn map_pairs<E: Storage>(
             // SAFETY: one row at a time.
             unsafe {
                 map_long_row(run, shape, row, &out, room, |run, y| {
-                    map_long(run, row, p, g, y)
+                    (kernel.long_row)(run, parameter(row), p, g, y)
                 })
             }
         },
@@ -435,6 +411,40 @@ fn join<S: Simd, T: Real, const N: usize>(simd: S, chunks: &[[T; N]]) -> [T; N] 
     sums
 }
 
+pub(super) fn softmax_row<T: Real>(level: Level, inverse: T, p: &[T], g: &[T], y: &mut [T]) {
+    dispatch!(level, simd => pull_row(simd, Softmax { inverse }, p, g, y));
+}
+
+pub(super) fn softmax_long_row<T: Real>(
+    run: &mut Run<'_>,
+    inverse: T,
+    p: &[T],
+    g: &[T],
+    y: &mut [T],
+) -> Result<(), Error> {
+    pull_long_row(run, Softmax { inverse }, p, g, y)
+}
+
+pub(super) fn log_softmax_row<T: Real>(
+    level: Level,
+    inverse: T,
+    log_p: &[T],
+    g: &[T],
+    y: &mut [T],
+) {
+    dispatch!(level, simd => pull_row(simd, LogSoftmax { inverse }, log_p, g, y));
+}
+
+pub(super) fn log_softmax_long_row<T: Real>(
+    run: &mut Run<'_>,
+    inverse: T,
+    log_p: &[T],
+    g: &[T],
+    y: &mut [T],
+) -> Result<(), Error> {
+    pull_long_row(run, LogSoftmax { inverse }, log_p, g, y)
+}
+
 #[derive(Clone, Copy)]
 struct Softmax<T> {
     inverse: T,
@@ -479,7 +489,7 @@ impl<T: Real> Pullback<T> for LogSoftmax<T> {
     }
 }
 
-fn entmax_row<T: Real>(level: Level, alpha: f64, p: &[T], g: &[T], y: &mut [T]) {
+pub(super) fn entmax_row<T: Real>(level: Level, alpha: f64, p: &[T], g: &[T], y: &mut [T]) {
     if alpha > 2.0 {
         heavy_tail_row(level, alpha, p, g, y);
     } else if alpha == 2.0 {
@@ -493,7 +503,7 @@ fn entmax_row<T: Real>(level: Level, alpha: f64, p: &[T], g: &[T], y: &mut [T]) 
     }
 }
 
-fn entmax_long_row<T: Real>(
+pub(super) fn entmax_long_row<T: Real>(
     run: &mut Run<'_>,
     alpha: f64,
     p: &[T],
@@ -775,7 +785,7 @@ impl Occupied {
     }
 }
 
-fn alpha_slope<T: Real>(level: Level, alpha: f64, p: &[T], g: &[T]) -> f64 {
+pub(super) fn alpha_slope<T: Real>(level: Level, alpha: f64, p: &[T], g: &[T]) -> f64 {
     let occupied = Occupied::of(p);
     occupied.slope().unwrap_or_else(|| {
         let sums = dispatch!(level, simd => slope_sums(simd, alpha, occupied.least, p, g));
@@ -783,7 +793,7 @@ fn alpha_slope<T: Real>(level: Level, alpha: f64, p: &[T], g: &[T]) -> f64 {
     })
 }
 
-fn alpha_slope_of_long_row<T: Real>(
+pub(super) fn alpha_slope_of_long_row<T: Real>(
     run: &mut Run<'_>,
     alpha: f64,
     p: &[T],

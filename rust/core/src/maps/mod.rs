@@ -3,6 +3,7 @@ mod anchored;
 mod batch;
 mod entmax;
 mod gradient;
+mod kernels;
 mod power;
 mod softmax;
 mod sparse;

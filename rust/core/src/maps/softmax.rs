@@ -22,6 +22,7 @@ use fearless_simd_macros::simd;
 
 use super::{
     batch::{RowMap, Scores, Storage, map_rows, of_chunks, write_chunks},
+    kernels::{Compiled, Map},
     tile,
 };
 use crate::{
@@ -89,15 +90,26 @@ struct Softmax<T, const LOG: bool> {
     inverse: T,
 }
 
-impl<T: Real, const LOG: bool> RowMap<T> for Softmax<T, LOG> {
+impl<T: Compiled, const LOG: bool> Softmax<T, LOG> {
+    fn kernel() -> &'static Map<T, T> {
+        let kernels = T::kernels();
+        if LOG {
+            &kernels.log_softmax
+        } else {
+            &kernels.softmax
+        }
+    }
+}
+
+impl<T: Compiled, const LOG: bool> RowMap<T> for Softmax<T, LOG> {
     const EXCLUDED: T = if LOG { T::NEG_INFINITY } else { T::ZERO };
 
     fn rows(&self, level: Level, _: usize, n: usize, x: &[T], y: &mut [T], kernel: &mut Vec<T>) {
-        dispatch!(level, simd => softmax_rows::<_, T, LOG>(simd, self.inverse, n, x, y, kernel));
+        (Self::kernel().rows)(level, self.inverse, n, x, y, kernel);
     }
 
     fn long_row(&self, run: &mut Run<'_>, _: usize, x: &[T], y: &mut [T]) -> Result<(), Error> {
-        softmax_long_row::<T, LOG>(run, self.inverse, x, y)
+        (Self::kernel().long_row)(run, self.inverse, x, y)
     }
 }
 

@@ -58,11 +58,11 @@ pub(super) fn gather<T: Real, S: Simd>(
     assert!(x.len() >= reach::<T>(stride, n));
     for first in blocks::<T>(n) {
         let mut block = [T::Stripe::<S>::splat(simd, T::ZERO); MOST];
-        for lane in 0..T::LANES {
+        for (lane, loaded) in block.iter_mut().enumerate().take(T::LANES) {
             let start = lane * stride + first;
             // SAFETY: `x` reaches a whole stripe beyond the start of each row, and first + LANES ≤ max(n, LANES).
             let row = unsafe { x.get_unchecked(start..start + T::LANES) };
-            block[lane] = T::Stripe::<S>::from_slice(simd, row);
+            *loaded = T::Stripe::<S>::from_slice(simd, row);
         }
         let block = transposed::<T, S>(block);
         let width = T::LANES.min(n - first);
@@ -114,11 +114,11 @@ pub(super) fn scatter<T: Real, S: Simd>(
             }
         }
         let block = transposed::<T, S>(block);
-        for lane in 0..T::LANES {
+        for (lane, row) in block.into_iter().enumerate().take(T::LANES) {
             let start = lane * stride + first;
             // A row narrower than a stripe is stored with what follows it; the next row then overwrites that.
             // SAFETY: as for `gather`.
-            block[lane].store_slice(unsafe { y.get_unchecked_mut(start..start + T::LANES) });
+            row.store_slice(unsafe { y.get_unchecked_mut(start..start + T::LANES) });
         }
     }
 }

@@ -18,6 +18,7 @@
 
 use fearless_simd::{Simd, prelude::*};
 
+use super::fused::Fused;
 use crate::scalar::Real;
 
 /// `e^x`, within 0.83 ulp in f32 and in f64.
@@ -39,7 +40,7 @@ pub fn exp2<T: Real, S: Simd>(x: T::Stripe<S>) -> T::Stripe<S> {
 #[inline(always)]
 pub fn exp_lifted<T: Real, S: Simd>(x: T::Stripe<S>) -> T::Stripe<S> {
     let round = T::ROUND + T::LIFT;
-    let shifted = x.mul_add_precise(T::LOG2_E, round);
+    let shifted = x.fused(T::LOG2_E, round);
     let r = less_multiple_of_ln2::<T, S>(x, shifted - round);
     let y = exp_reduced::<T, S>(r) * power_of_two::<T, S>(shifted);
     x.simd_lt(T::EXP_ZERO)
@@ -62,8 +63,8 @@ pub fn exp2_lifted<T: Real, S: Simd>(x: T::Stripe<S>) -> T::Stripe<S> {
 pub fn ln<T: Real, S: Simd>(x: T::Stripe<S>) -> T::Stripe<S> {
     let (k, f) = exponent_and_fraction::<T, S>(x);
     let (f, tail) = ln_1p_reduced::<T, S>(f);
-    let tail = k.mul_add_precise(-T::LN_2_LOW, tail);
-    at_the_ends::<T, S>(x, k.mul_add_precise(T::LN_2_HIGH, f - tail))
+    let tail = k.fused(-T::LN_2_LOW, tail);
+    at_the_ends::<T, S>(x, k.fused(T::LN_2_HIGH, f - tail))
 }
 
 /// `ln(1 + x)` for finite `x ≥ 0`, within 0.83 ulp in f32 and 0.77 in f64.
@@ -75,8 +76,8 @@ pub fn ln_1p<T: Real, S: Simd>(x: T::Stripe<S>) -> T::Stripe<S> {
     let near_zero = k.simd_eq(T::ZERO);
     let (f, tail) = ln_1p_reduced::<T, S>(near_zero.select(x, f));
     let lost = near_zero.select(T::Stripe::<S>::splat(x.token(), T::ZERO), lost);
-    let tail = k.mul_add_precise(-T::LN_2_LOW, tail - lost);
-    k.mul_add_precise(T::LN_2_HIGH, f - tail)
+    let tail = k.fused(-T::LN_2_LOW, tail - lost);
+    k.fused(T::LN_2_HIGH, f - tail)
 }
 
 /// `log₂ x`, within 1.83 ulp in f32 and 1.57 in f64.
@@ -84,7 +85,7 @@ pub fn ln_1p<T: Real, S: Simd>(x: T::Stripe<S>) -> T::Stripe<S> {
 pub fn log2<T: Real, S: Simd>(x: T::Stripe<S>) -> T::Stripe<S> {
     let (k, f) = exponent_and_fraction::<T, S>(x);
     let (f, tail) = ln_1p_reduced::<T, S>(f);
-    at_the_ends::<T, S>(x, (f - tail).mul_add_precise(T::LOG2_E, k))
+    at_the_ends::<T, S>(x, (f - tail).fused(T::LOG2_E, k))
 }
 
 /// `(x, log₂ x)` for a normal `x` of which `x - 1` is known to more digits than `x` shows: near 1, they are used.
@@ -96,7 +97,7 @@ pub fn log2_near_one<T: Real, S: Simd>(
     let (k, f) = exponent_and_fraction_of_normal::<T, S>(x);
     let near = k.simd_eq(T::ZERO);
     let (f, tail) = ln_1p_reduced::<T, S>(near.select(x_less_one, f));
-    let log = (f - tail).mul_add_precise(T::LOG2_E, k);
+    let log = (f - tail).fused(T::LOG2_E, k);
     (near.select(x_less_one + T::ONE, x), log)
 }
 
@@ -105,7 +106,7 @@ pub fn log2_near_one<T: Real, S: Simd>(
 pub fn log2_of_normal<T: Real, S: Simd>(x: T::Stripe<S>) -> T::Stripe<S> {
     let (k, f) = exponent_and_fraction_of_normal::<T, S>(x);
     let (f, tail) = ln_1p_reduced::<T, S>(f);
-    (f - tail).mul_add_precise(T::LOG2_E, k)
+    (f - tail).fused(T::LOG2_E, k)
 }
 
 /// `2^LIFT · x^exponent` for a normal `x ≤ 1` and `0 ≤ exponent ≤ 4`, within 1/5000: a third of the work of the exact
@@ -127,7 +128,7 @@ pub fn rough_power_lifted<T: Real, S: Simd>(x: T::Stripe<S>, exponent: T) -> T::
         0.055_171_671_982_841,
     ];
     let (k, f) = exponent_and_fraction_of_normal::<T, S>(x);
-    let log = polynomial::<T, S>(&LOG2.map(T::from_f64), f).mul_add_precise(f, k) * exponent;
+    let log = polynomial::<T, S>(&LOG2.map(T::from_f64), f).fused(f, k) * exponent;
     let round = T::ROUND + T::LIFT;
     let shifted = log + round;
     let r = log - (shifted - round);
@@ -143,8 +144,8 @@ fn round<T: Real, S: Simd>(x: T::Stripe<S>) -> T::Stripe<S> {
 
 #[inline(always)]
 fn less_multiple_of_ln2<T: Real, S: Simd>(x: T::Stripe<S>, n: T::Stripe<S>) -> T::Stripe<S> {
-    let r = n.mul_add_precise(-T::LN_2_HIGH, x);
-    n.mul_add_precise(-T::LN_2_LOW, r)
+    let r = n.fused(-T::LN_2_HIGH, x);
+    n.fused(-T::LN_2_LOW, r)
 }
 
 /// `e^r` for |r| a little over ln 2 / 2.
@@ -153,7 +154,7 @@ fn exp_reduced<T: Real, S: Simd>(r: T::Stripe<S>) -> T::Stripe<S> {
     let one = T::Stripe::<S>::splat(r.token(), T::ONE);
     let high = r + one;
     let low = (one - high) + r;
-    high + polynomial::<T, S>(T::EXP_TAIL, r).mul_add_precise(r * r, low)
+    high + polynomial::<T, S>(T::EXP_TAIL, r).fused(r * r, low)
 }
 
 /// A polynomial, lowest power first, by Horner's rule.
@@ -164,7 +165,7 @@ pub fn polynomial<T: Real, S: Simd>(coefficients: &[T], x: T::Stripe<S>) -> T::S
         .expect("a polynomial has a coefficient");
     let mut sum = T::Stripe::<S>::splat(x.token(), last);
     for &c in rest.iter().rev() {
-        sum = sum.mul_add_precise(x, c);
+        sum = sum.fused(x, c);
     }
     sum
 }
@@ -216,7 +217,7 @@ fn ln_1p_reduced<T: Real, S: Simd>(f: T::Stripe<S>) -> (T::Stripe<S>, T::Stripe<
     let z = s * s;
     let half_square = f * f * T::HALF;
     let tail = polynomial::<T, S>(T::LN_TAIL, z) * z;
-    (f, s.mul_add_precise(-(half_square + tail), half_square))
+    (f, s.fused(-(half_square + tail), half_square))
 }
 
 /// Logarithms where the formula does not reach: 0, ∞, and what has none.

@@ -1,6 +1,7 @@
 //! Vector math shared by the families: elementary functions, and reductions in a fixed order.
 
 mod elementary;
+mod fused;
 mod reduce;
 
 pub use elementary::{
@@ -21,7 +22,6 @@ pub fn levels() -> Vec<(&'static str, Level)> {
     let all = [
         best.as_avx512().map(|t| ("avx512", Level::Avx512(t))),
         best.as_avx2().map(|t| ("avx2", Level::Avx2(t))),
-        best.as_sse4_2().map(|t| ("sse4.2", Level::Sse4_2(t))),
         best.as_sse2().map(|t| ("sse2", Level::Sse2(t))),
     ];
     #[cfg(target_arch = "aarch64")]

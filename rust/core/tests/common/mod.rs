@@ -12,7 +12,7 @@ pub fn every_level() -> Vec<(&'static str, Level)> {
     static PRINTED: Once = Once::new();
     let levels = simd::levels();
     let known: &[&str] = if cfg!(target_arch = "x86_64") {
-        &["avx512", "avx2", "sse4.2", "sse2"]
+        &["avx512", "avx2", "sse2"]
     } else if cfg!(target_arch = "aarch64") {
         &["neon"]
     } else {

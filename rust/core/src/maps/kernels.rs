@@ -1,0 +1,132 @@
+//! The kernels of the maps, compiled once, in this crate.
+//!
+//! A generic function is compiled again in every crate that calls it, and a kernel at every SIMD level: minutes and
+//! gigabytes each time. A function that is not generic is compiled where it stands, with what it points to. So the
+//! functions of the public interface, generic over the storage and light, call the kernels through a table for f32 and
+//! one for f64.
+
+use fearless_simd::{Level, dispatch};
+
+use super::{
+    entmax::{self, Method},
+    gradient,
+    softmax::{softmax_long_row, softmax_rows},
+};
+use crate::{error::Error, parallel::Run, scalar::Real};
+
+/// A type that the kernels are compiled for: f32 and f64.
+pub trait Compiled: Real {
+    /// Its kernels. Never inlined: that would be the caller's crate, and all of them compiled again there.
+    fn kernels() -> &'static Kernels<Self>;
+}
+
+impl Compiled for f32 {
+    #[inline(never)]
+    fn kernels() -> &'static Kernels<f32> {
+        &Kernels::AT_ANY_LEVEL
+    }
+}
+
+impl Compiled for f64 {
+    #[inline(never)]
+    fn kernels() -> &'static Kernels<f64> {
+        &Kernels::AT_ANY_LEVEL
+    }
+}
+
+/// The kernels for values of type T.
+pub struct Kernels<T> {
+    pub(super) softmax: Map<T, T>,
+    pub(super) log_softmax: Map<T, T>,
+    pub(super) project: Map<T, f64>,
+    pub(super) entmax: Map<T, (f64, Method)>,
+    pub(super) threshold: Threshold<T>,
+    pub(super) softmax_vjp: Vjp<T, T>,
+    pub(super) log_softmax_vjp: Vjp<T, T>,
+    pub(super) entmax_vjp: Vjp<T, f64>,
+    pub(super) alpha_slope: AlphaSlope<T>,
+}
+
+/// A map with its parameter P: 1/T, a total, or α and the method.
+pub(super) struct Map<T, P> {
+    pub(super) rows: Rows<T, P>,
+    pub(super) long_row: LongRow<T, P>,
+}
+
+/// Maps contiguous rows of n values, at most [`super::batch::LONG`]; the vector is the kernel's scratch.
+type Rows<T, P> = fn(Level, P, usize, &[T], &mut [T], &mut Vec<T>);
+
+/// Maps one longer row.
+type LongRow<T, P> = fn(&mut Run<'_>, P, &[T], &mut [T]) -> Result<(), Error>;
+
+/// The product of a map's Jacobian at the row p with the row g.
+pub(super) struct Vjp<T, P> {
+    pub(super) row: VjpRow<T, P>,
+    pub(super) long_row: VjpLongRow<T, P>,
+}
+
+type VjpRow<T, P> = fn(Level, P, &[T], &[T], &mut [T]);
+type VjpLongRow<T, P> = fn(&mut Run<'_>, P, &[T], &[T], &mut [T]) -> Result<(), Error>;
+
+/// τ of a row and the size of its support, by α; the vector is the kernel's scratch.
+pub(super) struct Threshold<T> {
+    pub(super) row: ThresholdRow<T>,
+    pub(super) long_row: ThresholdLongRow<T>,
+}
+
+type ThresholdRow<T> = fn(Level, f64, &[T], &mut Vec<T>) -> (T, usize);
+type ThresholdLongRow<T> = fn(&mut Run<'_>, f64, &[T]) -> Result<(T, usize), Error>;
+
+/// ⟨g, dp/dα⟩ of a row, by α.
+pub(super) struct AlphaSlope<T> {
+    pub(super) row: AlphaSlopeRow<T>,
+    pub(super) long_row: AlphaSlopeLongRow<T>,
+}
+
+type AlphaSlopeRow<T> = fn(Level, f64, &[T], &[T]) -> f64;
+type AlphaSlopeLongRow<T> = fn(&mut Run<'_>, f64, &[T], &[T]) -> Result<f64, Error>;
+
+impl<T: Real> Kernels<T> {
+    const AT_ANY_LEVEL: Self = Self {
+        softmax: Map {
+            rows: |level, inverse, n, x, y, kernel| {
+                dispatch!(level, simd => softmax_rows::<_, T, false>(simd, inverse, n, x, y, kernel));
+            },
+            long_row: softmax_long_row::<T, false>,
+        },
+        log_softmax: Map {
+            rows: |level, inverse, n, x, y, kernel| {
+                dispatch!(level, simd => softmax_rows::<_, T, true>(simd, inverse, n, x, y, kernel));
+            },
+            long_row: softmax_long_row::<T, true>,
+        },
+        project: Map {
+            rows: entmax::project_rows,
+            long_row: entmax::project_long_row,
+        },
+        entmax: Map {
+            rows: entmax::entmax_rows,
+            long_row: entmax::entmax_long_row,
+        },
+        threshold: Threshold {
+            row: entmax::threshold_of_row,
+            long_row: entmax::threshold_of_long_row,
+        },
+        softmax_vjp: Vjp {
+            row: gradient::softmax_row,
+            long_row: gradient::softmax_long_row,
+        },
+        log_softmax_vjp: Vjp {
+            row: gradient::log_softmax_row,
+            long_row: gradient::log_softmax_long_row,
+        },
+        entmax_vjp: Vjp {
+            row: gradient::entmax_row,
+            long_row: gradient::entmax_long_row,
+        },
+        alpha_slope: AlphaSlope {
+            row: gradient::alpha_slope,
+            long_row: gradient::alpha_slope_of_long_row,
+        },
+    };
+}
