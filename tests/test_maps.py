@@ -757,8 +757,16 @@ def test_parameters_of_any_size(dtype):
     x = np.array([3, 3, 1, 0.5], dtype)
     for alpha in (1e30, 1e300, 1e308):
         assert um.entmax(x, alpha).tolist() == [0.5, 0.5, 0, 0]
-    for total in (2.0**-100, 2.0**100):
+        assert um.entmax(x, alpha, method="bisect").tolist() == [0.5, 0.5, 0, 0]
+        halves, quarters = np.array([0.5, 0.5, 0], dtype), np.array([0.5, 0.25, 0.25], dtype)
+        assert um.entmax_vjp(halves, halves - halves, alpha=alpha).tolist() == [0, 0, 0]
+        assert um.entmax_vjp(halves, np.array([1, 2, 3], dtype), alpha=alpha).tolist() == [-np.inf, np.inf, 0]
+        assert um.entmax_vjp(quarters, np.array([1, 2, 3], dtype), alpha=alpha).tolist() == [-np.inf, -np.inf, np.inf]
+    largest = float(np.finfo(dtype).max) / 16
+    for total in (2.0**-100, 2.0**100, largest):
         assert_sums(um.project_simplex(x, total), total)
+    with pytest.raises(ValueError, match=r"total: .* a row of it can be added up, found 8e"):
+        um.project_simplex(x.astype(np.float64), 8e307)
     expected = um.entmax(x, 1.3, method="bisect", n_iter=1000)
     np.testing.assert_array_equal(um.entmax(x, 1.3, method="bisect", n_iter=2**32 - 1), expected)
 

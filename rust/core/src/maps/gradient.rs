@@ -14,7 +14,7 @@
 //! their order.
 //!
 //! 1. For α > 2 the heaviest weight belongs to the smallest p and may be beyond all others: its entry is minus the sum
-//!    of the others, so that nothing large cancels.
+//!    of the others, so that nothing large cancels; or, where they overflow, comes from the mean of g like theirs.
 //! 2. The formula for dp/dα cancels as α → 1. With `E(y) = (e^y - 1 - y)/y²`, l = ln p, `M₁ = Σ p l`,
 //!    `M₂ = Σ p l² E(-δ l)`, `Z = 1 - δ M₁ + δ² M₂` it is `(p/Z) (M₂ (1 - δ l) - l² E(-δ l) (1 - δ M₁))`, which does not,
 //!    and is ½ p (Σ p l² - l²) at α = 1. Both are computed in f64.
@@ -621,7 +621,7 @@ fn heavy_tail_row<T: Real>(level: Level, alpha: f64, p: &[T], g: &[T], y: &mut [
     let tail = dispatch!(level, simd => HeavyTail::new(simd, alpha, least.to_f64(), heaviest, own));
     let sums = dispatch!(level, simd => tail.sums(simd, p, g));
     let others = dispatch!(level, simd => tail.write(simd, sums, 0, p, g, y));
-    y[heaviest] = T::from_f64(-others);
+    y[heaviest] = T::from_f64(dispatch!(level, simd => tail.of_heaviest(simd, sums, others)));
 }
 
 fn heavy_tail_long_row<T: Real>(
@@ -660,14 +660,15 @@ fn heavy_tail_long_row<T: Real>(
         *others = [dispatch!(level, simd => tail.write(simd, sums, at.start, p, g, y))];
     })?;
     let [others] = dispatch!(level, simd => join(simd, &others));
-    y[heaviest] = T::from_f64(-others);
+    y[heaviest] = T::from_f64(dispatch!(level, simd => tail.of_heaviest(simd, sums, others)));
     Ok(())
 }
 
 impl HeavyTail {
     #[simd]
     fn new<S: Simd>(simd: S, alpha: f64, least: f64, heaviest: usize, own: f64) -> Self {
-        let exponent = 2.0 - alpha;
+        // Beyond 1e300 no weight changes; with it, its logarithm is finite.
+        let exponent = 2.0 - alpha.min(1e300);
         let least = <f64 as Real>::Stripe::<S>::splat(simd, least);
         Self {
             exponent,
@@ -731,6 +732,16 @@ impl HeavyTail {
             *y = T::from_f64(*wide);
         }
         sum_pairs!(simd, f64, S, wide_y, g, |y, _g| y)
+    }
+
+    /// The entry of the heaviest, from the sum of all other entries.
+    #[simd]
+    fn of_heaviest<S: Simd>(self, simd: S, [sum, weights]: [f64; 2], others: f64) -> f64 {
+        if others.is_finite() || sum == 0.0 {
+            return -others;
+        }
+        let weight = exp2::<f64, S>(<f64 as Real>::Stripe::<S>::splat(simd, self.most))[0];
+        -(sum / weights) * weight
     }
 }
 

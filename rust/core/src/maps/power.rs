@@ -338,7 +338,7 @@ pub(super) struct Plain<T> {
 
 impl<T: Real> Plain<T> {
     pub(super) fn new(alpha: f64) -> Self {
-        let delta = alpha - 1.0;
+        let delta = alpha.min(1e30) - 1.0; // beyond, only the largest score has a share, and f32 no such number
         Self {
             delta: T::from_f64(delta),
             reach: T::from_f64(1.0 / delta),
