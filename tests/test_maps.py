@@ -1114,7 +1114,13 @@ REFUSED = [
     ),
     no(TypeError, r"alpha: a masked array", um.entmax, A, alpha=np.ma.array([1.5, 2])),
     *(
-        no(ValueError, rf"total: must be finite and positive in float16.*{v:g}", um.project_simplex, A.astype("f2"), v)
+        no(
+            ValueError,
+            rf"total: must be finite and positive in the type of the result.*{v:g}",
+            um.project_simplex,
+            A.astype("f2"),
+            v,
+        )
         for v in (65520.0, 1e-10)
     ),
     no(ValueError, r"total\b.*100000", um.project_simplex, A.astype("f2"), [1.0, 1e5]),
@@ -1236,17 +1242,25 @@ ENTRIES = np.arange(2, dtype=np.uintp)
 @pytest.mark.parametrize(
     ("function", "arguments", "options", "error", "message"),
     [
-        no(ValueError, "x: expected", _core.softmax, ROW, None, OUT, (2**63, 1, 2), 1.0, 1),
-        no(ValueError, "x: expected", _core.softmax, np.empty(0), None, np.empty(0), (2**32, 1, 2**32), 1.0, 1),
-        no(ValueError, "out: expected", _core.softmax, None, None, OUT, (2**40, 2**40, 1), 1.0, 3),
-        no(ValueError, "out: expected", _core.softmax_vjp, ROW, ROW, OUT, (2**62, 2, 2), 1.0, 1),
-        no(ValueError, "x: expected", _core.entmax_sparse, ROW, None, (3, 2**62, 8), 1.5, None, 1),
-        no(ValueError, "x: the axis", _core.entmax_sparse, ROW, None, (2**63, 0, 2), 1.5, None, 1),
+        no(ValueError, "out: expected", _core.softmax, ROW, None, OUT[:2], -1, 1.0, 1),
+        no(ValueError, "where: expected", _core.softmax, ROW, OUT[:2] == 0, OUT, -1, 1.0, 1),
+        no(ValueError, "out: expected", _core.softmax_vjp, ROW, ROW, OUT[:2], -1, 1.0, 1),
+        no(ValueError, "g: expected", _core.softmax_vjp, ROW, ROW[:2], OUT, -1, 1.0, 1),
+        no(TypeError, "along the axis", _core.softmax_vjp, ROW, ROW, OUT, 1, 1.0, 1),
+        no(TypeError, "along the axis", _core.entmax_sparse, ROW, None, -2, 1.5, None, 1),
+        no(TypeError, "along the axis", _core.threshold, ROW[:0], None, 0, 1.5, 1),
         no(ValueError, "indptr", _core.entmax_vjp_sparse, ROW[:2], ENTRIES, ENTRIES + 1, ROW, OUT[:2], 3, 1.5, 1),
-        no(TypeError, "aligned", _core.softmax, ODD, None, OUT, (1, 3, 1), 1.0, 1),
-        no(TypeError, "aligned", _core.softmax, None, None, ODD, (1, 3, 1), 1.0, 1),
+        no(TypeError, "aligned", _core.softmax, ROW, None, ODD, -1, 1.0, 1),
+        no(TypeError, "aligned", _core.softmax_vjp, ROW, ODD, OUT, -1, 1.0, 1),
+        no(TypeError, "C-contiguous", _core.softmax, ROW[None].repeat(2, 0), None, np.empty((3, 2)).T, -1, 1.0, 1),
+        no(TypeError, "x or out", _core.softmax, None, None, None, -1, 1.0, 1),
     ],
 )
 def test_the_core_refuses_what_the_package_never_passes(function, arguments, options, error, message):
     with pytest.raises(error, match=message):
         function(*arguments, **options)
+
+
+@pytest.mark.parametrize("x", [ODD, ROW.astype(">f8"), ROW[::2], ROW[:0], ROW.astype(int), ROW[0:1].reshape(())])
+def test_the_core_leaves_what_is_not_plain_to_the_package(x):
+    assert _core.softmax(x, None, None, -1, 1.0, 1) is None

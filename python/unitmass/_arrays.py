@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import operator
 import reprlib
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -39,17 +38,13 @@ _NATIVE = frozenset(np.dtype(t) for t in (np.float32, np.float64, np.float16))
 class Rows:
     """A C-ordered array of float16, float32 or float64, seen along one axis."""
 
-    __slots__ = ("axis", "dimensions", "dtype", "values")
+    __slots__ = ("axis", "dtype", "values")
 
     def __init__(self, values: Array, axis: int, dtype: np.dtype[Any]) -> None:
         self.values = values
         self.axis = axis
         self.dtype = dtype
         """The type of the result; bfloat16, which NumPy does not know itself, is computed and held in float32."""
-        shape = values.shape
-        inner = 1 if axis == len(shape) - 1 else math.prod(shape[axis + 1 :])
-        self.dimensions = math.prod(shape[:axis]), shape[axis], inner
-        """``(outer, n, inner)``: rows of n values that lie inner apart."""
 
     @classmethod
     def of(cls, x: ArrayLike, axis: int, name: str) -> Rows:
@@ -71,10 +66,6 @@ class Rows:
         """The shape without the axis."""
         shape = self.values.shape
         return shape[: self.axis] + shape[self.axis + 1 :]
-
-    def empty(self, shape: tuple[int, ...]) -> Array:
-        """Make room for a result."""
-        return np.empty(shape, self.values.dtype)
 
     def finish(self, result: Array) -> Array:
         """Give a result the type that the caller expects."""
@@ -184,35 +175,43 @@ def _takes_directly(out: Array, rows: Rows) -> bool:
 
 
 def map_scores(
-    kernel: Callable[..., None],
-    rows: Rows,
-    *parameters: object,
+    kernel: Callable[..., Array | None],
+    x: ArrayLike,
+    axis: int,
+    parameter: Any,
+    *options: object,
+    name: str,
     where: ArrayLike | None,
     out: Array | None,
     workers: int | None,
 ) -> Array:
-    """Run a map from scores to an array of their shape."""
-    values = rows.values
-    mask = None if where is None else mask_like(rows, where)
+    """Run a map from scores, with a parameter that may differ from row to row, to an array of their shape."""
     count = resolve(workers)
+    as_it_comes = where is None and out is None and type(x) is np.ndarray and type(axis) is int and axis == -1
+    if as_it_comes and isinstance(parameter, float):
+        result = kernel(x, None, None, axis, parameter, *options, count)
+        if result is not None:
+            return result
+    rows = Rows.of(x, axis, "x")
+    values = rows.values
+    each = per_row(parameter, rows, name)
+    mask = None if where is None else mask_like(rows, where)
     check_out(out, values.shape, rows.dtype)
     if mask is not None and out is not None and np.may_share_memory(mask, out):
         mask = mask.copy()
     source: Array | None = values
-    target = out
-    if out is None or not _takes_directly(out, rows):
-        target = rows.empty(values.shape)
-    elif np.may_share_memory(values, out):
-        if values.ctypes.data == out.ctypes.data:
-            source = None  # the kernel reads its scores from the output
-        else:
-            target = rows.empty(values.shape)
-    kernel(source, mask, target, rows.dimensions, *parameters, count)
-    return _deliver(target, out, rows)
+    target = None
+    if out is not None and _takes_directly(out, rows):
+        if not np.may_share_memory(values, out):
+            target = out
+        elif values.ctypes.data == out.ctypes.data:
+            source, target = None, out  # the kernel reads its scores from the output
+    result = kernel(source, mask, target, rows.axis, each, *options, count)
+    assert result is not None
+    return _deliver(result, out, rows)
 
 
-def _deliver(target: Array | None, out: Array | None, rows: Rows) -> Array:
-    assert target is not None
+def _deliver(target: Array, out: Array | None, rows: Rows) -> Array:
     if out is None:
         return rows.finish(target)
     if target is not out:
@@ -242,8 +241,9 @@ def map_pair(
     """Run a gradient."""
     count = resolve(workers)
     check_out(out, shape, rows.dtype)
-    target = out
     if out is None or not _takes_directly(out, rows) or any(np.may_share_memory(a, out) for a in (rows.values, g)):
-        target = rows.empty(shape)
-    kernel(rows.values, g, target, rows.dimensions, *parameters, count)
+        target = np.empty(shape, rows.values.dtype)
+    else:
+        target = out
+    kernel(rows.values, g, target, rows.axis, *parameters, count)
     return _deliver(target, out, rows)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 import numpy as np
 
 from unitmass import _core
-from unitmass._workers import default_workers
+from unitmass._workers import resolve
 
 if TYPE_CHECKING:
     from typing import TypeAlias
@@ -63,7 +63,7 @@ def show_config(mode: Literal["stdout", "dicts"] = "stdout") -> Config | None:
         "numpy": np.__version__,
         "machine": f"{platform.machine()} {sys.platform}",
         "simd": {"level": _core.simd_level(), "available": _core.simd_levels()},
-        "workers": default_workers(),
+        "workers": resolve(None),
     }
     if mode == "dicts":
         return config

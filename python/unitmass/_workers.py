@@ -14,7 +14,7 @@ from unitmass import _core
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["default_workers", "resolve", "set_workers"]
+__all__ = ["resolve", "set_workers"]
 
 VARIABLE = "UNITMASS_NUM_THREADS"
 
@@ -54,15 +54,12 @@ def _count(workers: int, name: str) -> int:
     return count
 
 
-def default_workers() -> int:
-    """Return the number of threads of a call that does not say."""
+def resolve(workers: int | None) -> int:
+    """Return the number of threads that `workers` asks for; None stands for the setting, or the environment's."""
+    if workers is not None:
+        return _count(workers, "workers")
     current = _current.get()
     return _from_environment() if current is None else current
-
-
-def resolve(workers: int | None) -> int:
-    """Return the number of threads that `workers` asks for."""
-    return default_workers() if workers is None else _count(workers, "workers")
 
 
 @contextmanager

@@ -100,8 +100,8 @@ def softmax(
     >>> um.softmax([-2.0, 0.0, 0.5]).round(4)
     array([0.0486, 0.3592, 0.5922])
     """
-    rows = Rows.of(x, axis, "x")
-    return map_scores(_core.softmax, rows, number(temperature, "temperature"), where=where, out=out, workers=workers)
+    t = number(temperature, "temperature")
+    return map_scores(_core.softmax, x, axis, t, name="temperature", where=where, out=out, workers=workers)
 
 
 def log_softmax(
@@ -169,10 +169,8 @@ def log_softmax(
     >>> um.log_softmax(np.array([17, 0], np.float32))
     array([-4.1399378e-08, -1.7000000e+01], dtype=float32)
     """
-    rows = Rows.of(x, axis, "x")
-    return map_scores(
-        _core.log_softmax, rows, number(temperature, "temperature"), where=where, out=out, workers=workers
-    )
+    t = number(temperature, "temperature")
+    return map_scores(_core.log_softmax, x, axis, t, name="temperature", where=where, out=out, workers=workers)
 
 
 @overload
@@ -269,25 +267,11 @@ def project_simplex(
     >>> um.project_simplex([0.5, 2.0, 1.0], 2.0)
     array([0. , 1.5, 0.5])
     """
-    rows = Rows.of(x, axis, "x")
-    totals = per_row(total, rows, "total")
-    _refuse_beyond(rows.dtype, totals)
     if sparse:
-        return _sparse(_core.project_simplex_sparse, rows, totals, where=where, out=out, workers=workers)
-    return map_scores(_core.project_simplex, rows, totals, where=where, out=out, workers=workers)
-
-
-def _refuse_beyond(dtype: np.dtype[Any], total: float | NDArray[np.float64]) -> None:
-    """Refuse a `total` that a result of two bytes cannot hold; the kernel sees to float32 and float64."""
-    if dtype.itemsize == 2:
-        totals = np.atleast_1d(total)
-        with np.errstate(over="ignore", under="ignore"):
-            held = totals.astype(dtype)
-        beyond = totals[(held == np.inf) | (held == 0)]
-        if beyond.size:
-            raise ValueError(
-                f"total: must be finite and positive in {dtype}, the type of the result, found {beyond[0]:g}"
-            )
+        return _sparse(
+            _core.project_simplex_sparse, x, axis, total, name="total", where=where, out=out, workers=workers
+        )
+    return map_scores(_core.project_simplex, x, axis, total, name="total", where=where, out=out, workers=workers)
 
 
 @overload
@@ -378,10 +362,9 @@ def sparsemax(
     >>> data, indices, indptr
     (array([0.25, 0.75, 1.  ]), array([1, 2, 0], dtype=int32), array([0, 2, 3], dtype=int32))
     """
-    rows = Rows.of(x, axis, "x")
     if sparse:
-        return _sparse(_core.project_simplex_sparse, rows, 1.0, where=where, out=out, workers=workers)
-    return map_scores(_core.project_simplex, rows, 1.0, where=where, out=out, workers=workers)
+        return _sparse(_core.project_simplex_sparse, x, axis, 1.0, name="total", where=where, out=out, workers=workers)
+    return map_scores(_core.project_simplex, x, axis, 1.0, name="total", where=where, out=out, workers=workers)
 
 
 @overload
@@ -492,12 +475,10 @@ def entmax(
     array([[0.0486, 0.3592, 0.5922],
            [0.    , 0.    , 1.    ]])
     """
-    rows = Rows.of(x, axis, "x")
-    alphas = per_row(alpha, rows, "alpha")
     steps = _bisections(method, n_iter)
     if sparse:
-        return _sparse(_core.entmax_sparse, rows, alphas, steps, where=where, out=out, workers=workers)
-    return map_scores(_core.entmax, rows, alphas, steps, where=where, out=out, workers=workers)
+        return _sparse(_core.entmax_sparse, x, axis, alpha, steps, name="alpha", where=where, out=out, workers=workers)
+    return map_scores(_core.entmax, x, axis, alpha, steps, name="alpha", where=where, out=out, workers=workers)
 
 
 def _bisections(method: str, n_iter: int) -> int | None:
@@ -513,11 +494,22 @@ def _bisections(method: str, n_iter: int) -> int | None:
 
 
 def _sparse(
-    kernel: Any, rows: Rows, *parameters: object, where: ArrayLike | None, out: Array | None, workers: int | None
+    kernel: Any,
+    x: ArrayLike,
+    axis: int,
+    parameter: Any,
+    *options: object,
+    name: str,
+    where: ArrayLike | None,
+    out: Array | None,
+    workers: int | None,
 ) -> Triple:
+    """Run a map from scores to a CSR triple; the arguments are those of `map_scores`."""
     if out is not None:
         raise ValueError("out: a sparse result takes none")
-    triple = kernel(rows.values, mask_like(rows, where), rows.dimensions, *parameters, resolve(workers))
+    rows = Rows.of(x, axis, "x")
+    each = per_row(parameter, rows, name)
+    triple = kernel(rows.values, mask_like(rows, where), rows.axis, each, *options, resolve(workers))
     data, columns, starts = triple
     fits = max(data.size, rows.values.shape[rows.axis]) <= np.iinfo(np.int32).max
     index: type[np.signedinteger[Any]] = np.int32 if fits else np.int64
@@ -597,10 +589,8 @@ def threshold(
     """
     rows = Rows.of(x, axis, "x")
     alphas = per_row(alpha, rows, "alpha")
-    tau, support = rows.empty(rows.batch), np.empty(rows.batch, np.int64)
-    mask = mask_like(rows, where)
-    _core.threshold(rows.values, mask, tau, support, rows.dimensions, alphas, resolve(workers))
-    return rows.finish(tau), support
+    tau, support = _core.threshold(rows.values, mask_like(rows, where), rows.axis, alphas, resolve(workers))
+    return rows.finish(tau.reshape(rows.batch)), support.reshape(rows.batch)
 
 
 def softmax_vjp(

@@ -31,8 +31,8 @@ pub struct Run<'a> {
     pub level: Level,
     /// Threads to use, the calling one included; at least 1.
     pub workers: usize,
-    /// Asked by the calling thread after each of its tasks, which take a few milliseconds at most; `false` stops the call
-    /// with [`Error::Interrupted`].
+    /// Asked by the calling thread between its tasks, which take a few milliseconds at most; `false` stops the call with
+    /// [`Error::Interrupted`].
     pub watch: &'a mut dyn FnMut() -> bool,
 }
 
@@ -60,10 +60,10 @@ impl Run<'_> {
         let Some(pool) = pool else {
             let mut own = scratch();
             for index in 0..tasks {
-                task(&mut own, index);
-                if !(self.watch)() {
+                if index > 0 && !(self.watch)() {
                     return Err(Error::Interrupted);
                 }
+                task(&mut own, index);
             }
             return Ok(());
         };

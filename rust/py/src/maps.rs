@@ -1,78 +1,90 @@
 //! The door to the maps. Python has settled the types, the order and the shapes; see `python/unitmass/_arrays.py`.
 
-use numpy::{IntoPyArray, PyReadonlyArray1};
-use pyo3::prelude::*;
+use numpy::{IntoPyArray, PyReadonlyArray1, PyUntypedArray};
+use pyo3::{exceptions::PyTypeError, prelude::*};
 use unitmass_core::maps::{self, Method, Scores, Sparse};
 
 use crate::{
-    array::{Dimensions, Parameter, borrowed, borrowed_mut, by_dtype, shape},
+    array::{Parameter, borrowed, borrowed_mut, by_dtype, empty_like, plain_shape, shape},
     run::detached,
 };
 
-type Any<'a, 'py> = &'a Bound<'py, PyAny>;
+type Array<'a, 'py> = &'a Bound<'py, PyUntypedArray>;
 type Triple<'py> = (Bound<'py, PyAny>, Bound<'py, PyAny>, Bound<'py, PyAny>);
 
-/// Calls a map of scores to `out`: borrow, detach, done.
+/// Calls a map of scores to `out`, or to a new array: borrow, detach, done. Without x the scores lie in `out`.
+///
+/// `None` if the scores are not plain: they are tried as they come, for a small call is soon done.
 macro_rules! map_scores {
-    ($py:ident, $x:ident, $mask:ident, $out:ident, $dimensions:ident, $workers:ident,
-     |$run:ident, $scores:ident, $to:ident| $call:expr) => {
-        by_dtype!($out, E => {
+    ($py:ident, $x:ident, $mask:ident, $out:ident, $axis:ident, $workers:ident,
+     |$run:ident, $scores:ident, $to:ident| $call:expr) => {{
+        let array = $x.or($out);
+        let array = array.ok_or_else(|| PyTypeError::new_err("expected x or out"))?;
+        let Some(shape) = plain_shape(array, $axis) else {
+            return Ok(None);
+        };
+        by_dtype!(array, E => {
             let x = $x.map(borrowed::<E>).transpose()?;
             let mask = $mask.map(borrowed::<bool>).transpose()?;
-            let mut out = borrowed_mut::<E>($out)?;
-            let $to = out.as_slice_mut()?;
+            let out = match $out {
+                Some(out) => out.clone(),
+                None => empty_like::<E>(array),
+            };
+            let mut to = borrowed_mut::<E>(&out)?;
+            let $to = to.as_slice_mut()?;
             let $scores = Scores {
-                shape: shape($dimensions),
+                shape,
                 x: x.as_ref().map(|x| x.as_slice()).transpose()?,
                 mask: mask.as_ref().map(|mask| mask.as_slice()).transpose()?,
             };
-            detached($py, $workers, |$run| $call)
+            detached($py, $workers, |$run| $call)?;
+            Ok(Some(out))
         })
-    };
+    }};
 }
 
 #[pyfunction]
-pub(crate) fn softmax(
-    py: Python<'_>,
-    x: Option<Any<'_, '_>>,
-    mask: Option<Any<'_, '_>>,
-    out: Any<'_, '_>,
-    dimensions: Dimensions,
+pub(crate) fn softmax<'py>(
+    py: Python<'py>,
+    x: Option<Array<'_, 'py>>,
+    mask: Option<Array<'_, 'py>>,
+    out: Option<Array<'_, 'py>>,
+    axis: isize,
     temperature: f64,
     workers: usize,
-) -> PyResult<()> {
-    map_scores!(py, x, mask, out, dimensions, workers, |run, scores, to| {
+) -> PyResult<Option<Bound<'py, PyUntypedArray>>> {
+    map_scores!(py, x, mask, out, axis, workers, |run, scores, to| {
         maps::softmax(run, &scores, temperature, to)
     })
 }
 
 #[pyfunction]
-pub(crate) fn log_softmax(
-    py: Python<'_>,
-    x: Option<Any<'_, '_>>,
-    mask: Option<Any<'_, '_>>,
-    out: Any<'_, '_>,
-    dimensions: Dimensions,
+pub(crate) fn log_softmax<'py>(
+    py: Python<'py>,
+    x: Option<Array<'_, 'py>>,
+    mask: Option<Array<'_, 'py>>,
+    out: Option<Array<'_, 'py>>,
+    axis: isize,
     temperature: f64,
     workers: usize,
-) -> PyResult<()> {
-    map_scores!(py, x, mask, out, dimensions, workers, |run, scores, to| {
+) -> PyResult<Option<Bound<'py, PyUntypedArray>>> {
+    map_scores!(py, x, mask, out, axis, workers, |run, scores, to| {
         maps::log_softmax(run, &scores, temperature, to)
     })
 }
 
 #[pyfunction]
-pub(crate) fn project_simplex(
-    py: Python<'_>,
-    x: Option<Any<'_, '_>>,
-    mask: Option<Any<'_, '_>>,
-    out: Any<'_, '_>,
-    dimensions: Dimensions,
+pub(crate) fn project_simplex<'py>(
+    py: Python<'py>,
+    x: Option<Array<'_, 'py>>,
+    mask: Option<Array<'_, 'py>>,
+    out: Option<Array<'_, 'py>>,
+    axis: isize,
     total: Parameter<'_>,
     workers: usize,
-) -> PyResult<()> {
+) -> PyResult<Option<Bound<'py, PyUntypedArray>>> {
     let total = total.per_row()?;
-    map_scores!(py, x, mask, out, dimensions, workers, |run, scores, to| {
+    map_scores!(py, x, mask, out, axis, workers, |run, scores, to| {
         maps::project_simplex(run, &scores, total, to)
     })
 }
@@ -83,31 +95,31 @@ fn method(n_iter: Option<u32>) -> Method {
 
 #[pyfunction]
 #[expect(clippy::too_many_arguments, reason = "they are Python's")]
-pub(crate) fn entmax(
-    py: Python<'_>,
-    x: Option<Any<'_, '_>>,
-    mask: Option<Any<'_, '_>>,
-    out: Any<'_, '_>,
-    dimensions: Dimensions,
+pub(crate) fn entmax<'py>(
+    py: Python<'py>,
+    x: Option<Array<'_, 'py>>,
+    mask: Option<Array<'_, 'py>>,
+    out: Option<Array<'_, 'py>>,
+    axis: isize,
     alpha: Parameter<'_>,
     n_iter: Option<u32>,
     workers: usize,
-) -> PyResult<()> {
+) -> PyResult<Option<Bound<'py, PyUntypedArray>>> {
     let alpha = alpha.per_row()?;
-    map_scores!(py, x, mask, out, dimensions, workers, |run, scores, to| {
+    map_scores!(py, x, mask, out, axis, workers, |run, scores, to| {
         maps::entmax(run, &scores, alpha, method(n_iter), to)
     })
 }
 
 /// Calls a map of scores to a sparse result.
 macro_rules! map_sparse {
-    ($py:ident, $x:ident, $mask:ident, $dimensions:ident, $workers:ident,
+    ($py:ident, $x:ident, $mask:ident, $axis:ident, $workers:ident,
      |$run:ident, $scores:ident| $call:expr) => {
         by_dtype!($x, E => {
             let x = borrowed::<E>($x)?;
             let mask = $mask.map(borrowed::<bool>).transpose()?;
             let $scores = Scores {
-                shape: shape($dimensions),
+                shape: shape($x, $axis)?,
                 x: Some(x.as_slice()?),
                 mask: mask.as_ref().map(|mask| mask.as_slice()).transpose()?,
             };
@@ -124,14 +136,14 @@ macro_rules! map_sparse {
 #[pyfunction]
 pub(crate) fn project_simplex_sparse<'py>(
     py: Python<'py>,
-    x: Any<'_, 'py>,
-    mask: Option<Any<'_, '_>>,
-    dimensions: Dimensions,
+    x: Array<'_, 'py>,
+    mask: Option<Array<'_, '_>>,
+    axis: isize,
     total: Parameter<'_>,
     workers: usize,
 ) -> PyResult<Triple<'py>> {
     let total = total.per_row()?;
-    map_sparse!(py, x, mask, dimensions, workers, |run, scores| {
+    map_sparse!(py, x, mask, axis, workers, |run, scores| {
         maps::project_simplex_sparse(run, &scores, total)
     })
 }
@@ -139,37 +151,42 @@ pub(crate) fn project_simplex_sparse<'py>(
 #[pyfunction]
 pub(crate) fn entmax_sparse<'py>(
     py: Python<'py>,
-    x: Any<'_, 'py>,
-    mask: Option<Any<'_, '_>>,
-    dimensions: Dimensions,
+    x: Array<'_, 'py>,
+    mask: Option<Array<'_, '_>>,
+    axis: isize,
     alpha: Parameter<'_>,
     n_iter: Option<u32>,
     workers: usize,
 ) -> PyResult<Triple<'py>> {
     let alpha = alpha.per_row()?;
-    map_sparse!(py, x, mask, dimensions, workers, |run, scores| {
+    map_sparse!(py, x, mask, axis, workers, |run, scores| {
         maps::entmax_sparse(run, &scores, alpha, method(n_iter))
     })
 }
 
+/// τ and the sizes of the supports, of an array without its axis.
 #[pyfunction]
-#[expect(clippy::too_many_arguments, reason = "they are Python's")]
-pub(crate) fn threshold(
-    py: Python<'_>,
-    x: Any<'_, '_>,
-    mask: Option<Any<'_, '_>>,
-    tau: Any<'_, '_>,
-    support: Any<'_, '_>,
-    dimensions: Dimensions,
+pub(crate) fn threshold<'py>(
+    py: Python<'py>,
+    x: Array<'_, 'py>,
+    mask: Option<Array<'_, 'py>>,
+    axis: isize,
     alpha: Parameter<'_>,
     workers: usize,
-) -> PyResult<()> {
+) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyAny>)> {
     let alpha = alpha.per_row()?;
-    let mut support = borrowed_mut::<i64>(support)?;
-    let support = support.as_slice_mut()?;
-    let x = Some(x);
-    map_scores!(py, x, mask, tau, dimensions, workers, |run, scores, to| {
-        maps::threshold(run, &scores, alpha, to, support)
+    by_dtype!(x, E => {
+        let scores = borrowed::<E>(x)?;
+        let mask = mask.map(borrowed::<bool>).transpose()?;
+        let scores = Scores {
+            shape: shape(x, axis)?,
+            x: Some(scores.as_slice()?),
+            mask: mask.as_ref().map(|mask| mask.as_slice()).transpose()?,
+        };
+        let rows = scores.shape.count();
+        let (mut tau, mut support) = (vec![E::default(); rows], vec![0; rows]);
+        detached(py, workers, |run| maps::threshold(run, &scores, alpha, &mut tau, &mut support))?;
+        Ok((tau.into_pyarray(py).into_any(), support.into_pyarray(py).into_any()))
     })
 }
 
@@ -190,62 +207,66 @@ macro_rules! map_pair {
 #[pyfunction]
 pub(crate) fn softmax_vjp(
     py: Python<'_>,
-    p: Any<'_, '_>,
-    g: Any<'_, '_>,
-    out: Any<'_, '_>,
-    dimensions: Dimensions,
+    p: Array<'_, '_>,
+    g: Array<'_, '_>,
+    out: Array<'_, '_>,
+    axis: isize,
     temperature: f64,
     workers: usize,
 ) -> PyResult<()> {
+    let shape = shape(p, axis)?;
     map_pair!(py, p, g, out, workers, |run, pair, to| {
-        maps::softmax_vjp(run, shape(dimensions), pair, temperature, to)
+        maps::softmax_vjp(run, shape, pair, temperature, to)
     })
 }
 
 #[pyfunction]
 pub(crate) fn log_softmax_vjp(
     py: Python<'_>,
-    log_p: Any<'_, '_>,
-    g: Any<'_, '_>,
-    out: Any<'_, '_>,
-    dimensions: Dimensions,
+    log_p: Array<'_, '_>,
+    g: Array<'_, '_>,
+    out: Array<'_, '_>,
+    axis: isize,
     temperature: f64,
     workers: usize,
 ) -> PyResult<()> {
+    let shape = shape(log_p, axis)?;
     map_pair!(py, log_p, g, out, workers, |run, pair, to| {
-        maps::log_softmax_vjp(run, shape(dimensions), pair, temperature, to)
+        maps::log_softmax_vjp(run, shape, pair, temperature, to)
     })
 }
 
 #[pyfunction]
 pub(crate) fn entmax_vjp(
     py: Python<'_>,
-    p: Any<'_, '_>,
-    g: Any<'_, '_>,
-    out: Any<'_, '_>,
-    dimensions: Dimensions,
+    p: Array<'_, '_>,
+    g: Array<'_, '_>,
+    out: Array<'_, '_>,
+    axis: isize,
     alpha: Parameter<'_>,
     workers: usize,
 ) -> PyResult<()> {
     let alpha = alpha.per_row()?;
+    let shape = shape(p, axis)?;
     map_pair!(py, p, g, out, workers, |run, pair, to| {
-        maps::entmax_vjp(run, shape(dimensions), pair, alpha, to)
+        maps::entmax_vjp(run, shape, pair, alpha, to)
     })
 }
 
 #[pyfunction]
 pub(crate) fn entmax_alpha_grad(
     py: Python<'_>,
-    p: Any<'_, '_>,
-    g: Any<'_, '_>,
-    out: Any<'_, '_>,
-    dimensions: Dimensions,
+    p: Array<'_, '_>,
+    g: Array<'_, '_>,
+    out: Array<'_, '_>,
+    axis: isize,
     alpha: Parameter<'_>,
     workers: usize,
 ) -> PyResult<()> {
     let alpha = alpha.per_row()?;
+    let shape = shape(p, axis)?;
     map_pair!(py, p, g, out, workers, |run, pair, to| {
-        maps::entmax_alpha_grad(run, shape(dimensions), pair, alpha, to)
+        maps::entmax_alpha_grad(run, shape, pair, alpha, to)
     })
 }
 
@@ -253,11 +274,11 @@ pub(crate) fn entmax_alpha_grad(
 #[expect(clippy::too_many_arguments, reason = "they are Python's")]
 pub(crate) fn entmax_vjp_sparse(
     py: Python<'_>,
-    p: Any<'_, '_>,
+    p: Array<'_, '_>,
     columns: PyReadonlyArray1<'_, usize>,
     starts: PyReadonlyArray1<'_, usize>,
-    g: Any<'_, '_>,
-    out: Any<'_, '_>,
+    g: Array<'_, '_>,
+    out: Array<'_, '_>,
     n: usize,
     alpha: Parameter<'_>,
     workers: usize,

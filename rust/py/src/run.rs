@@ -71,12 +71,13 @@ pub(crate) fn detached<R: Send>(
 ) -> PyResult<R> {
     let mut raised = None;
     let result = py.detach(|| {
-        let mut looked = Instant::now();
+        let mut looked = None; // a small call never asks for the time
         let mut watch = || {
-            if looked.elapsed() < SIGNALS {
+            let last: &mut Instant = looked.get_or_insert_with(Instant::now);
+            if last.elapsed() < SIGNALS {
                 return true;
             }
-            looked = Instant::now();
+            *last = Instant::now();
             raised = Python::attach(|py| py.check_signals()).err();
             raised.is_none()
         };

@@ -210,14 +210,18 @@ impl<'a> Project<'a> {
         scores: &Scores<'_, E>,
         total: PerRow<'a>,
     ) -> Result<Self, Error> {
+        let rows = scores.shape.count();
+        let domain = "finite and positive in the type of the result";
+        total.check("total", rows, domain, |total| {
+            let held = E::narrow(E::Compute::from_f64(total)).widen();
+            held > E::Compute::ZERO && held.is_finite()
+        })?;
         let largest = E::Compute::MAX.to_f64() / (4.0 * scores.shape.n as f64);
         let least = E::Compute::MIN_POSITIVE.to_f64();
-        total.check(
-            "total",
-            scores.shape.count(),
-            "positive, normal, and so small that a row of it can be added up",
-            |total| (least..=largest).contains(&total),
-        )?;
+        let domain = "normal, and so small that a row of it can be added up";
+        total.check("total", rows, domain, |total| {
+            (least..=largest).contains(&total)
+        })?;
         Ok(Self { total })
     }
 }
