@@ -771,6 +771,30 @@ def test_parameters_of_any_size(dtype):
     np.testing.assert_array_equal(um.entmax(x, 1.3, method="bisect", n_iter=2**32 - 1), expected)
 
 
+@pytest.mark.parametrize("in_place", [False, True])
+@pytest.mark.parametrize("workers", [1, 2])
+@dtypes
+def test_a_long_row_whatever_its_first_chunk(dtype, workers, in_place):
+    """The maximum of the first chunk serves if it is near that of the row; nothing shows whether it was."""
+    n, chunk = 150_001, 1 << 14
+    x = np.random.default_rng(4).normal(size=n).astype(dtype)
+    for rise in (-40, 0, 3, 4, 5, 90, 800, np.inf):
+        row = x.copy()
+        row[:chunk] -= dtype(rise)
+        p = row.copy()
+        um.softmax(p if in_place else row, out=p, workers=workers)
+        on = row > -np.inf
+        assert_accurate(p[on], row[on], 1)
+        assert_sums(p)
+        assert not p[~on].any()
+    for place in (0, chunk, n - 1):
+        row = x.copy()
+        row[place] = np.inf
+        assert um.softmax(row, workers=workers)[[place, 1, n - 2]].tolist() == [1, 0, 0]
+        row[place] = np.nan
+        assert np.isnan(um.softmax(row, workers=workers)).all()
+
+
 # --- one parameter a row ----------------------------------------------------------------------------------------------
 
 

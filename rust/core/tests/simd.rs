@@ -113,7 +113,8 @@ impl Function {
     fn takes<T: Real>(self, x: T) -> bool {
         match self {
             Exp | Exp2 | Ln | Log2 => true,
-            ExpLifted | Exp2Lifted => x <= T::ZERO,
+            ExpLifted => x <= T::from_f64(4.0),
+            Exp2Lifted => x <= T::ZERO,
             Ln1p => x >= T::ZERO && x.is_finite(),
             Log2OfNormal => x >= T::MIN_POSITIVE && x.is_finite(),
             Log2NearOne => x > -T::ONE && x.is_finite(),
@@ -475,7 +476,10 @@ impl Function {
         match self {
             Exp | Exp2 => 0..FLOATS,
             // Below, it is zero by definition.
-            ExpLifted => zero - 1 - u64::from((-f32::EXP_ZERO).to_bits())..zero + 1,
+            ExpLifted => {
+                let up = u64::from(4f32.to_bits());
+                zero - 1 - u64::from((-f32::EXP_ZERO).to_bits())..zero + up + 1
+            }
             Exp2Lifted => zero - 1 - u64::from((-f32::EXP2_ZERO).to_bits())..zero + 1,
             Ln | Log2 => zero - 1..FLOATS, // from -0 on
             Ln1p => zero..FLOATS - 1,
@@ -768,7 +772,7 @@ impl Function {
             (Exp, _) => numbers.uniform(-745.1, 709.7),
             (Exp2, 2) => numbers.uniform(-30.0, 30.0).round() + numbers.uniform(-1e-3, 1e-3),
             (Exp2, _) => numbers.uniform(-1074.9, 1023.9),
-            (ExpLifted, _) => numbers.uniform(-745.1, 0.0),
+            (ExpLifted, _) => numbers.uniform(-745.1, 4.0),
             (Exp2Lifted, 2) => numbers.uniform(-30.0, -1.0).round() + numbers.uniform(-1e-3, 1e-3),
             (Exp2Lifted, _) => numbers.uniform(-1074.9, 0.0),
             (Ln | Log2 | Log2OfNormal, 2) => numbers.uniform(0.5, 2.0),

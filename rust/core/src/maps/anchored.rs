@@ -200,15 +200,16 @@ impl<T: Real> Root<T> {
     fn locate_long_row(self, run: &mut Run<'_>, x: &[T]) -> Result<Result<Anchor<T>, T>, Error> {
         let level = run.level;
         let max = max_of_long_row(run, x)?;
-        let candidates = filter_long_row(run, x, self.bound(max))?;
+        let kept = filter_long_row(run, x, self.bound(max))?;
+        let candidates = kept.candidates();
         let nan = of_chunks(run, candidates.len(), |at| {
             candidates[at].iter().any(|x| x.is_nan())
         })?;
         if !max.is_finite() || nan.contains(&true) {
             return Ok(Err(max));
         }
-        let open = retained(run, &candidates, |x| x < max)?;
-        self.anchor(level, max, open, &mut SharedOut(self, run, &candidates))
+        let open = retained(run, candidates, |x| x < max)?;
+        self.anchor(level, max, open, &mut SharedOut(self, run, candidates))
             .map(Ok)
     }
 
@@ -283,7 +284,7 @@ fn retained<T: Real>(
     let kept = of_chunks(run, values.len(), |at| {
         values[at].iter().copied().filter(|&x| keep(x)).collect()
     })?;
-    gather(run, kept)
+    gather(run, kept, 0)
 }
 
 /// The median of a sample: rows in any order, rising or V-shaped, are cut in good parts.

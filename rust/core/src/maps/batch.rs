@@ -446,8 +446,21 @@ pub(super) fn write_chunks<T: Send>(
     y: &mut [T],
     write: impl Fn(Range<usize>, &mut [T]) + Sync,
 ) -> Result<(), Error> {
-    let len = y.len();
-    run.each_chunk(y, CHUNK, || (), |(), index, y| write(chunk(len, index), y))
+    of_written_chunks(run, y, write).map(drop)
+}
+
+/// [`write_chunks`], and what `write` returns for each chunk, in their order.
+pub(super) fn of_written_chunks<T: Send, R: Send>(
+    run: &mut Run<'_>,
+    y: &mut [T],
+    write: impl Fn(Range<usize>, &mut [T]) -> R + Sync,
+) -> Result<Vec<R>, Error> {
+    let (len, parts) = (y.len(), Parts::new(y));
+    of_chunks(run, len, |at| {
+        // SAFETY: chunks do not overlap, and each belongs to one task.
+        let y = unsafe { parts.part(at.start, at.len()) };
+        write(at, y)
+    })
 }
 
 /// Cuts off the first `len` values.
@@ -457,9 +470,13 @@ pub(super) fn take_first<'a, T>(rest: &mut &'a mut [T], len: usize) -> &'a mut [
     first
 }
 
-/// The values of all parts, one after the other.
-pub(super) fn gather<T: Real>(run: &mut Run<'_>, parts: Vec<Vec<T>>) -> Result<Vec<T>, Error> {
-    let mut all = vec![T::ZERO; parts.iter().map(Vec::len).sum()];
+/// The values of all parts, one after the other, and `room` zeros.
+pub(super) fn gather<T: Real>(
+    run: &mut Run<'_>,
+    parts: Vec<Vec<T>>,
+    room: usize,
+) -> Result<Vec<T>, Error> {
+    let mut all = vec![T::ZERO; parts.iter().map(Vec::len).sum::<usize>() + room];
     let mut rest = &mut all[..];
     let mut moves: Vec<_> = parts
         .into_iter()

@@ -19,13 +19,15 @@
 //!    `M₂ = Σ p l² E(-δ l)`, `Z = 1 - δ M₁ + δ² M₂` it is `(p/Z) (M₂ (1 - δ l) - l² E(-δ l) (1 - δ M₁))`, which does not,
 //!    and is ½ p (Σ p l² - l²) at α = 1. Both are computed in f64.
 
+use std::array;
+
 use fearless_simd::{Level, Simd, dispatch, prelude::*};
 use fearless_simd_macros::simd;
 
 use super::{
     batch::{
-        CHUNK, LONG, PerRow, Scores, Scratch, Shape, Source, Storage, make_room, map_long_row,
-        of_chunks, store_rows, tasks, write_chunks,
+        LONG, PerRow, Scores, Scratch, Shape, Source, Storage, make_room, map_long_row, of_chunks,
+        of_written_chunks, store_rows, tasks, write_chunks,
     },
     kernels::{Compiled, Vjp},
     softmax::inverse_temperature,
@@ -34,7 +36,7 @@ use crate::{
     error::Error,
     parallel::{Parts, Run},
     scalar::Real,
-    simd::{Sum, exp, exp2, ln, load_padded, log2, polynomial, store_part},
+    simd::{Sum, add_up, exp, exp2, ln, load_padded, log2, polynomial, store_part},
 };
 
 /// `J g` of [`super::softmax()`] at its result p.
@@ -400,15 +402,7 @@ fn pull_long_row<T: Real, P: Pullback<T>>(
 /// Adds up the sums of the chunks of a row.
 #[simd]
 fn join<S: Simd, T: Real, const N: usize>(simd: S, chunks: &[[T; N]]) -> [T; N] {
-    let mut sums = [T::ZERO; N];
-    for (k, sum) in sums.iter_mut().enumerate() {
-        let mut joined = Sum::<T, S>::new(simd);
-        for chunk in chunks {
-            joined.add_one(chunk[k]);
-        }
-        *sum = joined.total();
-    }
-    sums
+    array::from_fn(|k| add_up(simd, chunks.iter().map(|chunk| chunk[k])))
 }
 
 pub(super) fn softmax_row<T: Real>(level: Level, inverse: T, p: &[T], g: &[T], y: &mut [T]) {
@@ -651,13 +645,9 @@ fn heavy_tail_long_row<T: Real>(
         |at| dispatch!(level, simd => tail.sums(simd, &p[at.clone()], &g[at])),
     )?;
     let sums = dispatch!(level, simd => join(simd, &sums));
-    let mut others = vec![[0.0]; p.len().div_ceil(CHUNK)];
-    let shared = Parts::new(&mut others);
-    write_chunks(run, y, |at, y| {
+    let others = of_written_chunks(run, y, |at, y| {
         let (p, g) = (&p[at.clone()], &g[at.clone()]);
-        // SAFETY: each chunk belongs to one task.
-        let others = unsafe { &mut shared.part(at.start / CHUNK, 1)[0] };
-        *others = [dispatch!(level, simd => tail.write(simd, sums, at.start, p, g, y))];
+        [dispatch!(level, simd => tail.write(simd, sums, at.start, p, g, y))]
     })?;
     let [others] = dispatch!(level, simd => join(simd, &others));
     y[heaviest] = T::from_f64(dispatch!(level, simd => tail.of_heaviest(simd, sums, others)));

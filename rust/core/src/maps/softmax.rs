@@ -6,22 +6,23 @@
 //!   to 10⁶ values. log p: the entry at the maximum keeps its digits, by log1p over the rest.
 //! * **Order.** x ≤ y implies p(x) ≤ p(y) within a row (f32: checked on every value of exp).
 //! * **Determinism.** The same bits at every SIMD level, batch split and number of workers.
-//! * **Cost.** Three passes over a row while it lies in cache; two reads and one write of memory for long rows.
+//! * **Cost.** Three passes over a row while it lies in cache. A long row is read once and written twice.
 //!
 //! ```text
 //! m ← max x;  eᵢ ← exp((xᵢ - m)/T);  s ← Σ eᵢ;  pᵢ ← eᵢ / s
 //! ```
 //!
 //! 1. Narrow rows go a lane each ([`super::tile`]), so nothing is ever folded across lanes.
-//! 2. Long rows are cut into chunks that each have a maximum of their own: `s = Σ s_c exp((m_c - m)/T)`, so the
-//!    exponentials are computed twice and memory is read twice, not three times.
+//! 2. Long rows are cut into chunks. Any m near the maximum will do, and that of the first chunk mostly is near: then one
+//!    pass finds the sum and the maximum. Where it is not, and for the logarithm, each chunk has a maximum of its own:
+//!    `s = Σ s_c exp((m_c - m)/T)`, and the exponentials are computed twice.
 //! 3. exp is lifted by a power of two that the division removes: subnormal p are right, and cost nothing.
 
 use fearless_simd::{Level, Simd, dispatch, prelude::*};
 use fearless_simd_macros::simd;
 
 use super::{
-    batch::{RowMap, Scores, Storage, map_rows, of_chunks, write_chunks},
+    batch::{CHUNK, RowMap, Scores, Storage, map_rows, of_chunks, of_written_chunks, write_chunks},
     kernels::{Compiled, Map},
     tile,
 };
@@ -30,7 +31,8 @@ use crate::{
     parallel::Run,
     scalar::Real,
     simd::{
-        Sum, exp_lifted, ln_1p, load_padded, max, store_part, whole_stripes, whole_stripes_mut,
+        Sum, add_up, exp_lifted, ln_1p, load_padded, max, store_part, whole_stripes,
+        whole_stripes_mut,
     },
 };
 
@@ -120,6 +122,9 @@ pub(super) fn softmax_long_row<T: Real, const LOG: bool>(
     x: &[T],
     y: &mut [T],
 ) -> Result<(), Error> {
+    if !LOG && softmax_by_first_chunk(run, inverse, x, y)? {
+        return Ok(());
+    }
     let level = run.level;
     let mass = Mass::of_long_row::<LOG>(run, x, inverse)?;
     if !mass.max.is_finite() {
@@ -129,6 +134,39 @@ pub(super) fn softmax_long_row<T: Real, const LOG: bool>(
     write_chunks(run, y, |at, y| {
         dispatch!(level, simd => write_row::<_, T, LOG>(simd, &x[at], y, mass.max, inverse, norm));
     })
+}
+
+/// How far, in exponents, the maximum may lie above that of the first chunk: what the digits of x - m hardly show.
+const NEAR: f64 = 4.0;
+
+/// Maps a long row by the maximum of its first chunk; says whether that was near enough.
+fn softmax_by_first_chunk<T: Real>(
+    run: &mut Run<'_>,
+    inverse: T,
+    x: &[T],
+    y: &mut [T],
+) -> Result<bool, Error> {
+    let level = run.level;
+    let first = dispatch!(level, simd => max::<T, _>(simd, &x[..CHUNK]));
+    if !first.is_finite() {
+        return Ok(false);
+    }
+    let found = of_written_chunks(run, y, |at, y| {
+        let x = &x[at];
+        dispatch!(level, simd => (max::<T, _>(simd, x), exponentials(simd, x, y, first, inverse)))
+    })?;
+    let near = |max: T| (max - first) * inverse <= T::from_f64(NEAR);
+    if !found.iter().all(|&(max, _)| near(max)) {
+        return Ok(false);
+    }
+    let sums = found.iter().map(|&(_, sum)| sum);
+    let scale = T::ONE / dispatch!(level, simd => add_up(simd, sums));
+    write_chunks(
+        run,
+        y,
+        |_, y| dispatch!(level, simd => multiply(simd, y, scale)),
+    )?;
+    Ok(true)
 }
 
 /// Maps contiguous rows of at most `LONG` values.
@@ -230,6 +268,13 @@ fn softmax_row<S: Simd, T: Real, const LOG: bool>(simd: S, inverse: T, x: &[T], 
     if !max.is_finite() {
         return share_infinities::<S, T, false>(simd, x, y, max, T::ONE);
     }
+    let sum = exponentials(simd, x, y, max, inverse);
+    multiply(simd, y, T::ONE / sum);
+}
+
+/// Writes `2^LIFT exp((x - m)/T)` and returns the sum.
+#[simd]
+fn exponentials<S: Simd, T: Real>(simd: S, x: &[T], y: &mut [T], m: T, inverse: T) -> T {
     let (stripes, rest) = whole_stripes(x);
     let (y_stripes, y_rest) = whole_stripes_mut(y);
     let mut sum = Sum::<T, S>::new(simd);
@@ -237,7 +282,7 @@ fn softmax_row<S: Simd, T: Real, const LOG: bool>(simd: S, inverse: T, x: &[T], 
     for (x, y) in stripes.chunks(group).zip(y_stripes.chunks_mut(group)) {
         let mut partial = T::Stripe::<S>::splat(simd, T::ZERO);
         for (x, y) in x.chunks_exact(T::LANES).zip(y.chunks_exact_mut(T::LANES)) {
-            let e = exp_lifted::<T, S>((T::Stripe::<S>::from_slice(simd, x) - max) * inverse);
+            let e = exp_lifted::<T, S>((T::Stripe::<S>::from_slice(simd, x) - m) * inverse);
             e.store_slice(y);
             partial += e;
         }
@@ -245,11 +290,16 @@ fn softmax_row<S: Simd, T: Real, const LOG: bool>(simd: S, inverse: T, x: &[T], 
     }
     if !rest.is_empty() {
         let x = load_padded::<T, S>(simd, rest, T::NEG_INFINITY);
-        let e = exp_lifted::<T, S>((x - max) * inverse);
+        let e = exp_lifted::<T, S>((x - m) * inverse);
         store_part::<T, S>(e, y_rest);
         sum.add(e);
     }
-    let scale = T::ONE / sum.total();
+    sum.total()
+}
+
+#[simd]
+fn multiply<S: Simd, T: Real>(simd: S, y: &mut [T], scale: T) {
+    let (y_stripes, y_rest) = whole_stripes_mut(y);
     for y in y_stripes.chunks_exact_mut(T::LANES) {
         (T::Stripe::<S>::from_slice(simd, y) * scale).store_slice(y);
     }

@@ -26,7 +26,7 @@ use fearless_simd::{Simd, SimdFloatElement, dispatch, prelude::*};
 use fearless_simd_macros::simd;
 
 use super::{
-    batch::{CHUNK, chunk, gather, of_chunks, write_chunks},
+    batch::{CHUNK, chunk, gather, of_chunks, of_written_chunks, write_chunks},
     power::{Pair, Plain, Power},
     softmax::{share_infinities, share_infinities_of_long_row},
     tile,
@@ -36,7 +36,8 @@ use crate::{
     parallel::Run,
     scalar::Real,
     simd::{
-        Sum, load_padded, max, max_of_each_quarter, store_part, whole_stripes, whole_stripes_mut,
+        Sum, add_up, load_padded, max, max_of_each_quarter, store_part, whole_stripes,
+        whole_stripes_mut,
     },
 };
 
@@ -305,7 +306,13 @@ fn threshold_tile<S: Simd, T: Real, P: Power<T>>(
     let mut approach = Approach::new(power, start(power, max));
     approach.run::<false>(simd, columns);
     let newton = solve::<T, S, P, false>(simd, power, approach.at, columns);
-    to_probabilities::<S, T, P, false>(simd, power, &power.cut(newton.at), columns);
+    let sum = replace_by_terms(simd, power, &power.cut(newton.at), columns);
+    if P::ROUNDED {
+        let scale = T::Stripe::<S>::splat(simd, power.total()) / sum.lanes();
+        for column in columns.chunks_exact_mut(T::LANES) {
+            (T::Stripe::<S>::from_slice(simd, column) * scale).store_slice(column);
+        }
+    }
     (max, newton.off)
 }
 
@@ -350,9 +357,9 @@ fn threshold_group<S: Simd, T: Real, P: Power<T>>(
     approach.run::<false>(simd, columns);
     let newton = solve::<T, S, P, false>(simd, power, approach.at, columns);
     let rows = x.chunks_exact(n).zip(y.chunks_exact_mut(n));
+    let cut = power.cut(newton.at);
     if P::CHEAP {
         let scales = if P::ROUNDED {
-            let cut = power.cut(newton.at);
             let sum = sums::<T, S, P, false, false>(simd, power, &cut, columns).0;
             T::Stripe::<S>::splat(simd, power.total()) / sum
         } else {
@@ -363,10 +370,12 @@ fn threshold_group<S: Simd, T: Real, P: Power<T>>(
             write_row_inline(simd, power, position, scales[lane], x, y);
         }
     } else {
-        to_probabilities::<S, T, P, false>(simd, power, &power.cut(newton.at), columns);
+        let sum = replace_by_terms(simd, power, &cut, columns).lanes();
+        let scales = T::Stripe::<S>::splat(simd, power.total()) / sum;
         tile::scatter::<T, S>(simd, columns, stride, width, candidates);
         for (lane, (x, y)) in rows.enumerate() {
-            expand::<T, S>(simd, x, bounds[lane], &candidates[lane * stride..], y);
+            let terms = &candidates[lane * stride..];
+            expand::<T, S>(simd, x, bounds[lane], terms, scales[lane], y);
         }
     }
     (max, newton.off)
@@ -385,14 +394,15 @@ fn store_maxima_of_parts<T: Real, S: Simd>(simd: S, x: &[T], maxima: &mut [T]) {
     }
 }
 
-/// Puts p in place of the scores. What is left of Σ p, which is rounding, is divided out where terms have roundings.
+/// Puts their terms in place of the scores, and returns the sum: what is left of Σ p, which is rounding, is divided out
+/// where terms have roundings.
 #[inline(always)]
-fn to_probabilities<S: Simd, T: Real, P: Power<T>, const FOLD: bool>(
+fn replace_by_terms<S: Simd, T: Real, P: Power<T>>(
     simd: S,
     power: P,
     cut: &P::Cut<S>,
     columns: &mut [T],
-) {
+) -> Sum<T, S> {
     let mut sum = Sum::<T, S>::new(simd);
     for group in columns.chunks_mut(Sum::<T, S>::GROUP * T::LANES) {
         let mut partial = T::Stripe::<S>::splat(simd, T::ZERO);
@@ -403,18 +413,7 @@ fn to_probabilities<S: Simd, T: Real, P: Power<T>, const FOLD: bool>(
         }
         sum.add(partial);
     }
-    if !P::ROUNDED {
-        return;
-    }
-    let total = T::Stripe::<S>::splat(simd, power.total());
-    let scale = if FOLD {
-        total / T::Stripe::<S>::splat(simd, sum.total())
-    } else {
-        total / sum.lanes()
-    };
-    for column in columns.chunks_exact_mut(T::LANES) {
-        (T::Stripe::<S>::from_slice(simd, column) * scale).store_slice(column);
-    }
+    sum
 }
 
 #[inline(always)]
@@ -441,28 +440,30 @@ fn threshold_row<S: Simd, T: Real, P: Power<T>>(
         write_row(simd, power, found.position, scale, x, y);
     } else {
         let cut = power.cut(found.position.splat(simd));
-        to_probabilities::<S, T, P, true>(simd, power, &cut, &mut candidates[..len]);
-        expand::<T, S>(simd, x, found.bound, candidates, y);
+        let sum = replace_by_terms(simd, power, &cut, &mut candidates[..len]).total();
+        let scale = power.total() / sum;
+        expand::<T, S>(simd, x, found.bound, candidates, scale, y);
     }
 }
 
-/// Undoes [`filter`]: what it kept goes back to its place, and 0 to the others.
+/// Undoes [`filter`]: the terms of what it kept go back to their places, scaled, and 0 to the others.
 #[inline(always)]
-fn expand<T: Real, S: Simd>(simd: S, x: &[T], bound: T, kept: &[T], y: &mut [T]) {
+fn expand<T: Real, S: Simd>(simd: S, x: &[T], bound: T, terms: &[T], scale: T, y: &mut [T]) {
     let width = <T as SimdFloatElement>::Native::<S>::LEN;
     let mut count = 0;
     let (x, rest) = x.split_at(x.len() / width * width);
     let (y, y_rest) = y.split_at_mut(x.len());
     for (x, y) in x.chunks_exact(width).zip(y.chunks_exact_mut(width)) {
         let keep = !<T as SimdFloatElement>::Native::<S>::from_slice(simd, x).simd_le(bound);
-        let p = <T as SimdFloatElement>::Native::<S>::from_slice(simd, &kept[count..count + width]);
-        p.expand(keep).store_slice(y);
+        let p =
+            <T as SimdFloatElement>::Native::<S>::from_slice(simd, &terms[count..count + width]);
+        (p * scale).expand(keep).store_slice(y);
         count += keep.to_bitmask().count_ones() as usize;
     }
     for (x, y) in rest.iter().zip(y_rest) {
         *y = T::ZERO;
         if *x > bound {
-            *y = kept[count];
+            *y = terms[count] * scale;
             count += 1;
         }
     }
@@ -616,18 +617,52 @@ pub(super) fn threshold_long_row<T: Real, P: Power<T>>(
     x: &[T],
     y: &mut [T],
 ) -> Result<(), Error> {
-    let (position, candidates) = match locate_long_row(run, power, x)? {
+    let FoundInLongRow {
+        position,
+        bound,
+        mut kept,
+    } = match locate_long_row(run, power, x)? {
         Ok(found) => found,
         Err(max) => {
             return share_infinities_of_long_row::<T, false>(run, x, y, max, power.total());
         }
     };
-    let scale = if P::ROUNDED {
-        power.total() / sums_of_long_row::<_, _, false>(run, power, position, &candidates)?.0
-    } else {
-        T::ONE
-    };
-    write_long_row(run, power, position, scale, x, y)
+    if P::CHEAP {
+        let scale = if P::ROUNDED {
+            let candidates = kept.candidates();
+            power.total() / sums_of_long_row::<_, _, false>(run, power, position, candidates)?.0
+        } else {
+            T::ONE
+        };
+        return write_long_row(run, power, position, scale, x, y);
+    }
+    let level = run.level;
+    let sums = of_written_chunks(
+        run,
+        kept.padded(),
+        |_, candidates| dispatch!(level, simd => replace_chunk(simd, power, position, candidates)),
+    )?;
+    let scale = power.total() / dispatch!(level, simd => add_up(simd, sums.into_iter()));
+    write_chunks(run, y, |at, y| {
+        let terms = &kept.values[kept.starts[at.start / CHUNK]..];
+        dispatch!(level, simd => expand_chunk(simd, &x[at], bound, terms, scale, y));
+    })
+}
+
+#[simd]
+fn replace_chunk<S: Simd, T: Real, P: Power<T>>(
+    simd: S,
+    power: P,
+    position: Position<T>,
+    candidates: &mut [T],
+) -> T {
+    let cut = power.cut(position.splat(simd));
+    replace_by_terms(simd, power, &cut, candidates).total()
+}
+
+#[simd]
+fn expand_chunk<S: Simd, T: Real>(simd: S, x: &[T], bound: T, terms: &[T], scale: T, y: &mut [T]) {
+    expand::<T, S>(simd, x, bound, terms, scale, y);
 }
 
 /// [`threshold_and_support`] of a long row, or its maximum if that is not finite, or a NaN that is among the scores.
@@ -638,7 +673,7 @@ pub(super) fn threshold_and_support_of_long_row<T: Real, P: Power<T>>(
 ) -> Result<Result<(T, usize), T>, Error> {
     let level = run.level;
     let position = match locate_long_row(run, power, x)? {
-        Ok((position, _)) => position,
+        Ok(found) => found.position,
         Err(max) => return Ok(Err(max)),
     };
     let found = of_chunks(
@@ -650,16 +685,19 @@ pub(super) fn threshold_and_support_of_long_row<T: Real, P: Power<T>>(
     Ok(Ok((found[0].0, support)))
 }
 
-/// [`locate`], shared out; with the candidates.
-#[expect(
-    clippy::type_complexity,
-    reason = "the outer error is an interrupt, the inner one a maximum"
-)]
+/// What [`locate_long_row`] found.
+struct FoundInLongRow<T> {
+    position: Position<T>,
+    bound: T,
+    kept: Kept<T>,
+}
+
+/// [`locate`], shared out.
 fn locate_long_row<T: Real, P: Power<T>>(
     run: &mut Run<'_>,
     power: P,
     x: &[T],
-) -> Result<Result<(Position<T>, Vec<T>), T>, Error> {
+) -> Result<Result<FoundInLongRow<T>, T>, Error> {
     let level = run.level;
     let mut maxima = vec![T::ZERO; x.len().div_ceil(CHUNK) * 4 * T::LANES];
     run.each_chunk(
@@ -676,11 +714,14 @@ fn locate_long_row<T: Real, P: Power<T>>(
         return Ok(Err(max));
     }
     let (start, bound) = dispatch!(level, simd => start_and_bound(simd, power, max, &maxima));
-    let candidates = filter_long_row(run, x, bound)?;
-    let position = solve_long_row(run, power, start, &candidates)?;
-    Ok(position
-        .map(|position| (position, candidates))
-        .ok_or(T::NAN))
+    let kept = filter_long_row(run, x, bound)?;
+    let position = solve_long_row(run, power, start, kept.candidates())?;
+    let found = position.map(|position| FoundInLongRow {
+        position,
+        bound,
+        kept,
+    });
+    Ok(found.ok_or(T::NAN))
 }
 
 /// [`write_row`], shared out.
@@ -719,12 +760,36 @@ fn start_and_bound<S: Simd, T: Real, P: Power<T>>(
     (Position::of(approach.at), bound(power, approach.at, max)[0])
 }
 
-/// What [`filter`] keeps of a long row, in order.
+/// What [`filter`] keeps of a long row.
+pub(super) struct Kept<T> {
+    /// The values in order, and a stripe of what never counts.
+    values: Vec<T>,
+    /// Where those of each chunk begin.
+    starts: Vec<usize>,
+}
+
+impl<T: Real> Kept<T> {
+    fn count(&self) -> usize {
+        self.values.len() - T::LANES
+    }
+
+    pub(super) fn candidates(&self) -> &[T] {
+        &self.values[..self.count()]
+    }
+
+    /// The candidates in whole stripes.
+    fn padded(&mut self) -> &mut [T] {
+        let len = self.count().next_multiple_of(T::LANES);
+        &mut self.values[..len]
+    }
+}
+
+/// [`filter`], shared out.
 pub(super) fn filter_long_row<T: Real>(
     run: &mut Run<'_>,
     x: &[T],
     bound: T,
-) -> Result<Vec<T>, Error> {
+) -> Result<Kept<T>, Error> {
     let level = run.level;
     let mut kept = vec![Vec::new(); x.len().div_ceil(CHUNK)];
     let room = || vec![T::ZERO; CHUNK + T::LANES];
@@ -733,7 +798,16 @@ pub(super) fn filter_long_row<T: Real>(
         let count = dispatch!(level, simd => filter_chunk(simd, x, bound, room));
         kept[0] = room[..count].to_vec();
     })?;
-    gather(run, kept)
+    let starts = kept.iter().scan(0, |end, chunk: &Vec<T>| {
+        let start = *end;
+        *end += chunk.len();
+        Some(start)
+    });
+    let starts = starts.collect();
+    let mut values = gather(run, kept, T::LANES)?;
+    let count = values.len() - T::LANES;
+    values[count..].fill(T::NEG_INFINITY);
+    Ok(Kept { values, starts })
 }
 
 /// The largest value of a long row; if there is a NaN, nothing is promised.
@@ -796,17 +870,9 @@ fn sums_of_long_row<T: Real, P: Power<T>, const ROUGH: bool>(
         candidates.len(),
         |at| dispatch!(level, simd => sums_at::<_, T, P, ROUGH>(simd, power, position, &candidates[at])),
     )?;
-    Ok(dispatch!(level, simd => join_sums(simd, &sums)))
-}
-
-#[simd]
-fn join_sums<S: Simd, T: Real>(simd: S, sums: &[(T, T)]) -> (T, T) {
-    let (mut q, mut s) = (Sum::<T, S>::new(simd), T::ZERO);
-    for &(chunk_q, chunk_s) in sums {
-        q.add_one(chunk_q);
-        s += chunk_s;
-    }
-    (q.total(), s)
+    let q = dispatch!(level, simd => add_up(simd, sums.iter().map(|&(q, _)| q)));
+    let s = sums.into_iter().fold(T::ZERO, |sum, (_, s)| sum + s);
+    Ok((q, s))
 }
 
 #[simd]
@@ -903,18 +969,19 @@ pub(super) fn bisect_long_row<T: Real>(
         return share_infinities_of_long_row::<T, false>(run, x, y, max, T::ONE);
     }
     let (mut at, mut width, bound) = dispatch!(level, simd => bisection(simd, power, max, x.len()));
-    let candidates = filter_long_row(run, x, bound)?;
+    let kept = filter_long_row(run, x, bound)?;
+    let candidates = kept.candidates();
     for _ in 0..steps {
         width *= T::HALF;
         let middle = dispatch!(level, simd => shifted(simd, at, width));
         if middle == at {
             break; // nothing is left to halve
         }
-        if sums_of_long_row::<_, _, false>(run, power, middle, &candidates)?.0 >= T::ONE {
+        if sums_of_long_row::<_, _, false>(run, power, middle, candidates)?.0 >= T::ONE {
             at = middle;
         }
     }
-    let scale = T::ONE / sums_of_long_row::<_, _, false>(run, power, at, &candidates)?.0;
+    let scale = T::ONE / sums_of_long_row::<_, _, false>(run, power, at, candidates)?.0;
     write_long_row(run, power, at, scale, x, y)
 }
 

@@ -35,7 +35,7 @@ pub fn exp2<T: Real, S: Simd>(x: T::Stripe<S>) -> T::Stripe<S> {
     times_power_of_two::<T, S>(exp_reduced::<T, S>((x - n) * T::LN_2), n)
 }
 
-/// `2^LIFT · e^x` for `x ≤ 0`: what would be subnormal keeps its digits, and dividing by a sum of such values removes
+/// `2^LIFT · e^x` for `x ≤ 4`: what would be subnormal keeps its digits, and dividing by a sum of such values removes
 /// the lift. Zero where `e^x` rounds to zero.
 #[inline(always)]
 pub fn exp_lifted<T: Real, S: Simd>(x: T::Stripe<S>) -> T::Stripe<S> {

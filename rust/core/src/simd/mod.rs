@@ -9,7 +9,7 @@ pub use elementary::{
     rough_power_lifted,
 };
 pub use reduce::{
-    Sum, load_padded, max, max_of_each_quarter, store_part, two_sum, whole_stripes,
+    Sum, add_up, load_padded, max, max_of_each_quarter, store_part, two_sum, whole_stripes,
     whole_stripes_mut,
 };
 

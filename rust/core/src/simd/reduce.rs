@@ -56,6 +56,14 @@ impl<T: Real, S: Simd> Sum<T, S> {
     }
 }
 
+/// The sum of single values, in their order.
+#[inline(always)]
+pub fn add_up<T: Real, S: Simd>(simd: S, values: impl Iterator<Item = T>) -> T {
+    let mut sum = Sum::<T, S>::new(simd);
+    values.for_each(|value| sum.add_one(value));
+    sum.total()
+}
+
 /// `a + b` rounded, and what the rounding lost, exactly (Knuth).
 #[inline(always)]
 pub fn two_sum<T: Real, S: Simd>(a: T::Stripe<S>, b: T::Stripe<S>) -> (T::Stripe<S>, T::Stripe<S>) {
