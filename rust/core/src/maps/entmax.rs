@@ -11,7 +11,7 @@ use super::{
     anchored::{self, Root},
     batch::{LONG, PerRow, RowMap, Scores, Scratch, Source, Storage, map_rows, tasks},
     kernels::Compiled,
-    power::{General, Linear, NEAR_ONE, Plain, Power, Square},
+    power::{General, Linear, NEAR_ONE, Plain, Solved, Square},
     softmax::{infinities, infinities_of_long_row, softmax_long_row, softmax_rows},
     threshold::{
         bisect_long_row, bisect_row, locate, room, threshold_and_support,
@@ -123,7 +123,7 @@ pub(super) fn threshold_of_row<T: Real>(
     x: &[T],
     kernel: &mut Vec<T>,
 ) -> (T, usize) {
-    fn by_power<T: Real, P: Power<T>>(
+    fn by_power<T: Real, P: Solved<T>>(
         level: Level,
         power: P,
         x: &[T],

@@ -76,25 +76,32 @@ pub(super) trait Power<T: Real>: Copy + Sync {
         self.terms(cut, x)
     }
 
-    /// How far the solution lies above the position, from the sums there; never too far while α ≤ 2.
-    fn step<S: Simd>(&self, q: T::Stripe<S>, s: T::Stripe<S>) -> T::Stripe<S>;
-
     /// The threshold, where p reaches 0, on the axis of the scores.
     fn threshold<S: Simd>(&self, cut: &Self::Cut<S>) -> Pair<T, S>;
 
     /// Whether p is rounded more than once, so that what is left of Σ p is divided out.
     const ROUNDED: bool;
+
+    /// What q should be.
+    #[inline(always)]
+    fn total(&self) -> T {
+        T::ONE
+    }
+}
+
+/// A member that Newton's method solves.
+pub(super) trait Solved<T: Real>: Power<T> {
     /// Whether the terms cost less than moving them.
     const CHEAP: bool;
 
-    /// How far q may be from its aim, relatively, before the last step.
-    fn settles(&self) -> T;
-
-    /// What q should be.
-    fn total(&self) -> T;
-
     /// α - 1.
     fn delta(&self) -> T;
+
+    /// How far the solution lies above the position, from the sums there; never too far while α ≤ 2.
+    fn step<S: Simd>(&self, q: T::Stripe<S>, s: T::Stripe<S>) -> T::Stripe<S>;
+
+    /// How far q may be from its aim, relatively, before the last step.
+    fn settles(&self) -> T;
 }
 
 /// α = 2, the projection: `p = d`, `Σ p = total`.
@@ -106,12 +113,6 @@ pub(super) struct Linear<T> {
 impl<T: Real> Power<T> for Linear<T> {
     type Cut<S: Simd> = Pair<T, S>;
     const ROUNDED: bool = false;
-    const CHEAP: bool = true;
-
-    #[inline(always)]
-    fn settles(&self) -> T {
-        T::TWO * T::EPSILON
-    }
 
     #[inline(always)]
     fn reach(&self) -> T {
@@ -133,11 +134,6 @@ impl<T: Real> Power<T> for Linear<T> {
     }
 
     #[inline(always)]
-    fn step<S: Simd>(&self, q: T::Stripe<S>, s: T::Stripe<S>) -> T::Stripe<S> {
-        (q - self.total) / s
-    }
-
-    #[inline(always)]
     fn threshold<S: Simd>(&self, cut: &Pair<T, S>) -> Pair<T, S> {
         *cut
     }
@@ -146,10 +142,24 @@ impl<T: Real> Power<T> for Linear<T> {
     fn total(&self) -> T {
         self.total
     }
+}
+
+impl<T: Real> Solved<T> for Linear<T> {
+    const CHEAP: bool = true;
 
     #[inline(always)]
     fn delta(&self) -> T {
         T::ONE
+    }
+
+    #[inline(always)]
+    fn step<S: Simd>(&self, q: T::Stripe<S>, s: T::Stripe<S>) -> T::Stripe<S> {
+        (q - self.total) / s
+    }
+
+    #[inline(always)]
+    fn settles(&self) -> T {
+        T::TWO * T::EPSILON
     }
 }
 
@@ -160,12 +170,6 @@ pub(super) struct Square;
 impl<T: Real> Power<T> for Square {
     type Cut<S: Simd> = Pair<T, S>;
     const ROUNDED: bool = true;
-    const CHEAP: bool = true;
-
-    #[inline(always)]
-    fn settles(&self) -> T {
-        T::NEARLY
-    }
 
     #[inline(always)]
     fn reach(&self) -> T {
@@ -186,23 +190,27 @@ impl<T: Real> Power<T> for Square {
     }
 
     #[inline(always)]
+    fn threshold<S: Simd>(&self, cut: &Pair<T, S>) -> Pair<T, S> {
+        *cut
+    }
+}
+
+impl<T: Real> Solved<T> for Square {
+    const CHEAP: bool = true;
+
+    #[inline(always)]
+    fn delta(&self) -> T {
+        T::HALF
+    }
+
+    #[inline(always)]
     fn step<S: Simd>(&self, q: T::Stripe<S>, s: T::Stripe<S>) -> T::Stripe<S> {
         (q - q.sqrt()) * T::TWO / s
     }
 
     #[inline(always)]
-    fn threshold<S: Simd>(&self, cut: &Pair<T, S>) -> Pair<T, S> {
-        *cut
-    }
-
-    #[inline(always)]
-    fn total(&self) -> T {
-        T::ONE
-    }
-
-    #[inline(always)]
-    fn delta(&self) -> T {
-        T::HALF
+    fn settles(&self) -> T {
+        T::NEARLY
     }
 }
 
@@ -248,12 +256,6 @@ impl<T: Real, S: Simd> Copy for GeneralCut<T, S> {}
 impl<T: Real, const NEAR: bool> Power<T> for General<T, NEAR> {
     type Cut<S: Simd> = GeneralCut<T, S>;
     const ROUNDED: bool = true;
-    const CHEAP: bool = false;
-
-    #[inline(always)]
-    fn settles(&self) -> T {
-        settles(self.delta)
-    }
 
     #[inline(always)]
     fn reach(&self) -> T {
@@ -309,23 +311,27 @@ impl<T: Real, const NEAR: bool> Power<T> for General<T, NEAR> {
     }
 
     #[inline(always)]
+    fn threshold<S: Simd>(&self, cut: &GeneralCut<T, S>) -> Pair<T, S> {
+        cut.threshold
+    }
+}
+
+impl<T: Real, const NEAR: bool> Solved<T> for General<T, NEAR> {
+    const CHEAP: bool = false;
+
+    #[inline(always)]
+    fn delta(&self) -> T {
+        self.delta
+    }
+
+    #[inline(always)]
     fn step<S: Simd>(&self, q: T::Stripe<S>, s: T::Stripe<S>) -> T::Stripe<S> {
         q * distance::<T, S>(q, self.delta) * T::LIFT_FACTOR / s
     }
 
     #[inline(always)]
-    fn threshold<S: Simd>(&self, cut: &GeneralCut<T, S>) -> Pair<T, S> {
-        cut.threshold
-    }
-
-    #[inline(always)]
-    fn total(&self) -> T {
-        T::ONE
-    }
-
-    #[inline(always)]
-    fn delta(&self) -> T {
-        self.delta
+    fn settles(&self) -> T {
+        settles(self.delta)
     }
 }
 
@@ -356,12 +362,6 @@ impl<T: Real> Plain<T> {
 impl<T: Real> Power<T> for Plain<T> {
     type Cut<S: Simd> = GeneralCut<T, S>;
     const ROUNDED: bool = true;
-    const CHEAP: bool = false;
-
-    #[inline(always)]
-    fn settles(&self) -> T {
-        settles(self.delta)
-    }
 
     #[inline(always)]
     fn reach(&self) -> T {
@@ -395,23 +395,8 @@ impl<T: Real> Power<T> for Plain<T> {
     }
 
     #[inline(always)]
-    fn step<S: Simd>(&self, q: T::Stripe<S>, s: T::Stripe<S>) -> T::Stripe<S> {
-        q * distance::<T, S>(q, self.delta) / s
-    }
-
-    #[inline(always)]
     fn threshold<S: Simd>(&self, cut: &GeneralCut<T, S>) -> Pair<T, S> {
         cut.threshold
-    }
-
-    #[inline(always)]
-    fn total(&self) -> T {
-        T::ONE
-    }
-
-    #[inline(always)]
-    fn delta(&self) -> T {
-        self.delta
     }
 }
 

@@ -27,7 +27,7 @@ use fearless_simd_macros::simd;
 
 use super::{
     batch::{CHUNK, chunk, gather, of_chunks, of_written_chunks, write_chunks},
-    power::{Pair, Plain, Power},
+    power::{Pair, Plain, Power, Solved},
     softmax::{share_infinities, share_infinities_of_long_row},
     tile,
 };
@@ -68,7 +68,7 @@ struct Approach<T: Real, S: Simd, P> {
     open: T::Stripe<S>,
 }
 
-impl<T: Real, S: Simd, P: Power<T>> Approach<T, S, P> {
+impl<T: Real, S: Simd, P: Solved<T>> Approach<T, S, P> {
     #[inline(always)]
     fn new(power: P, at: Pair<T, S>) -> Self {
         let open = T::Stripe::<S>::splat(at.high.token(), T::ONE);
@@ -106,7 +106,7 @@ struct Newton<T: Real, S: Simd, P> {
     off: T::Stripe<S>,
 }
 
-impl<T: Real, S: Simd, P: Power<T>> Newton<T, S, P> {
+impl<T: Real, S: Simd, P: Solved<T>> Newton<T, S, P> {
     #[inline(always)]
     fn new(power: P, at: Pair<T, S>) -> Self {
         let off = T::Stripe::<S>::splat(at.high.token(), T::INFINITY);
@@ -172,7 +172,7 @@ fn sums<T: Real, S: Simd, P: Power<T>, const ROUGH: bool, const FOLD: bool>(
 
 /// The solution in every lane, or of one row, from a position near it.
 #[inline(always)]
-fn solve<T: Real, S: Simd, P: Power<T>, const FOLD: bool>(
+fn solve<T: Real, S: Simd, P: Solved<T>, const FOLD: bool>(
     simd: S,
     power: P,
     near: Pair<T, S>,
@@ -243,7 +243,7 @@ fn pad<T: Real>(candidates: &mut [T], count: usize) -> usize {
 
 /// Maps contiguous rows of at most `LONG` values.
 #[simd]
-pub(super) fn threshold_rows<S: Simd, T: Real, P: Power<T>>(
+pub(super) fn threshold_rows<S: Simd, T: Real, P: Solved<T>>(
     simd: S,
     power: P,
     n: usize,
@@ -297,7 +297,7 @@ pub(super) fn threshold_rows<S: Simd, T: Real, P: Power<T>>(
 
 /// Maps the row in every lane; returns the maxima and what Newton's method left.
 #[inline(always)]
-fn threshold_tile<S: Simd, T: Real, P: Power<T>>(
+fn threshold_tile<S: Simd, T: Real, P: Solved<T>>(
     simd: S,
     power: P,
     columns: &mut [T],
@@ -323,7 +323,7 @@ fn group_room<T: Real>(n: usize) -> usize {
 
 /// Maps at most `LANES` rows, of which only the candidates are turned into columns; returns as [`threshold_tile`].
 #[inline(always)]
-fn threshold_group<S: Simd, T: Real, P: Power<T>>(
+fn threshold_group<S: Simd, T: Real, P: Solved<T>>(
     simd: S,
     power: P,
     n: usize,
@@ -417,7 +417,7 @@ fn replace_by_terms<S: Simd, T: Real, P: Power<T>>(
 }
 
 #[inline(always)]
-fn threshold_row<S: Simd, T: Real, P: Power<T>>(
+fn threshold_row<S: Simd, T: Real, P: Solved<T>>(
     simd: S,
     power: P,
     x: &[T],
@@ -514,7 +514,7 @@ pub(super) fn room<T: Real>(n: usize) -> usize {
 
 /// The solution of a row, or its maximum if that is not finite or a NaN is among the scores.
 #[simd]
-pub(super) fn locate<S: Simd, T: Real, P: Power<T>>(
+pub(super) fn locate<S: Simd, T: Real, P: Solved<T>>(
     simd: S,
     power: P,
     x: &[T],
@@ -589,7 +589,7 @@ fn write_row_inline<S: Simd, T: Real, P: Power<T>>(
 
 /// τ and the number of scores above it, in the convention `p = [(α-1) x - τ]₊^{1/(α-1)}`.
 #[simd]
-pub(super) fn threshold_and_support<S: Simd, T: Real, P: Power<T>>(
+pub(super) fn threshold_and_support<S: Simd, T: Real, P: Solved<T>>(
     simd: S,
     power: P,
     position: Position<T>,
@@ -611,7 +611,7 @@ pub(super) fn threshold_and_support<S: Simd, T: Real, P: Power<T>>(
 }
 
 /// Maps one long row.
-pub(super) fn threshold_long_row<T: Real, P: Power<T>>(
+pub(super) fn threshold_long_row<T: Real, P: Solved<T>>(
     run: &mut Run<'_>,
     power: P,
     x: &[T],
@@ -666,7 +666,7 @@ fn expand_chunk<S: Simd, T: Real>(simd: S, x: &[T], bound: T, terms: &[T], scale
 }
 
 /// [`threshold_and_support`] of a long row, or its maximum if that is not finite, or a NaN that is among the scores.
-pub(super) fn threshold_and_support_of_long_row<T: Real, P: Power<T>>(
+pub(super) fn threshold_and_support_of_long_row<T: Real, P: Solved<T>>(
     run: &mut Run<'_>,
     power: P,
     x: &[T],
@@ -693,7 +693,7 @@ struct FoundInLongRow<T> {
 }
 
 /// [`locate`], shared out.
-fn locate_long_row<T: Real, P: Power<T>>(
+fn locate_long_row<T: Real, P: Solved<T>>(
     run: &mut Run<'_>,
     power: P,
     x: &[T],
@@ -748,7 +748,7 @@ fn store_maxima<S: Simd, T: Real>(simd: S, x: &[T], maxima: &mut [T]) {
 }
 
 #[simd]
-fn start_and_bound<S: Simd, T: Real, P: Power<T>>(
+fn start_and_bound<S: Simd, T: Real, P: Solved<T>>(
     simd: S,
     power: P,
     max: T,
@@ -827,7 +827,7 @@ fn filter_chunk<S: Simd, T: Real>(simd: S, x: &[T], bound: T, to: &mut [T]) -> u
 }
 
 /// [`solve`] with sums that are shared out; `None` if there is a NaN among the candidates.
-fn solve_long_row<T: Real, P: Power<T>>(
+fn solve_long_row<T: Real, P: Solved<T>>(
     run: &mut Run<'_>,
     power: P,
     start: Position<T>,
@@ -890,7 +890,7 @@ fn sums_at<S: Simd, T: Real, P: Power<T>, const ROUGH: bool>(
 }
 
 #[simd]
-fn approach_long_row<S: Simd, T: Real, P: Power<T>>(
+fn approach_long_row<S: Simd, T: Real, P: Solved<T>>(
     simd: S,
     power: P,
     position: Position<T>,
@@ -909,7 +909,7 @@ fn normalized<S: Simd, T: Real>(simd: S, position: Position<T>) -> Position<T> {
 }
 
 #[simd]
-fn step_long_row<S: Simd, T: Real, P: Power<T>>(
+fn step_long_row<S: Simd, T: Real, P: Solved<T>>(
     simd: S,
     power: P,
     position: Position<T>,
