@@ -757,7 +757,10 @@ def test_parameters_of_any_size(dtype):
     x = np.array([3, 3, 1, 0.5], dtype)
     for alpha in (1e30, 1e300, 1e308):
         assert um.entmax(x, alpha).tolist() == [0.5, 0.5, 0, 0]
+        assert um.entmax(x - x.max(), alpha).tolist() == [0.5, 0.5, 0, 0]
         assert um.entmax(x, alpha, method="bisect").tolist() == [0.5, 0.5, 0, 0]
+        tau, support = um.threshold(x - x.max(), alpha)
+        assert (float(tau), int(support)) == (-(0.5 ** (alpha - 1)), 2)
         halves, quarters = np.array([0.5, 0.5, 0], dtype), np.array([0.5, 0.25, 0.25], dtype)
         assert um.entmax_vjp(halves, halves - halves, alpha=alpha).tolist() == [0, 0, 0]
         assert um.entmax_vjp(halves, np.array([1, 2, 3], dtype), alpha=alpha).tolist() == [-np.inf, np.inf, 0]
@@ -1167,6 +1170,7 @@ REFUSED = [
             no(AXIS, r"axis\b.*-3", f, A, axis=-3),
             *(no(TypeError, rf"axis: expected an integer, found {v!r}", f, A, axis=v) for v in (None, 1.0, "0")),
             no(AXIS, r"axis\b.*1000000000000", f, A, axis=10**30),
+            no(ValueError, "x: setting an array element", f, [[1], [1, 2]]),
             no(TypeError, r"x: a masked array .*pass x\.data and where=~np\.ma\.getmaskarray\(x\)", f, MASKED),
             no(TypeError, r"where: a masked array .*pass where\.data", f, A, where=MASKED > 0),
             no(TypeError, r"\bx\b.*complex128", f, A * 1j),

@@ -32,7 +32,8 @@ __all__ = [
 Array: TypeAlias = "NDArray[np.floating[Any]]"
 Triple: TypeAlias = "tuple[Array, NDArray[np.integer[Any]], NDArray[np.integer[Any]]]"
 
-_NATIVE = frozenset(np.dtype(t) for t in (np.float32, np.float64, np.float16))
+_NATIVE = {dtype: dtype for dtype in map(np.dtype, (np.float32, np.float64, np.float16))}
+"""The types of the kernels; a type that equals one, as long double does on some systems, is taken for it."""
 
 
 class Rows:
@@ -55,7 +56,7 @@ class Rows:
         axis = axis_of(axis, given.ndim)
         if given.shape[axis] == 0:
             raise ValueError(f"{name}: the axis is empty (axis {axis} of shape {given.shape})")
-        computed, dtype = (given.dtype, given.dtype) if given.dtype in _NATIVE else _types(given.dtype, name)
+        computed, dtype = _types(given.dtype, name)
         flags = given.flags
         if given.dtype is not computed or not (flags.c_contiguous and flags.aligned):
             given = np.require(given, computed, ["C", "A"])
@@ -87,7 +88,10 @@ def _as_array(x: Any, name: str) -> NDArray[Any]:
     _refuse_mask(x, name)
     if hasattr(x, "__dlpack__") and not hasattr(x, "__array__"):
         return np.from_dlpack(x)
-    return np.asarray(x)
+    try:
+        return np.asarray(x)
+    except ValueError as error:  # ragged
+        raise ValueError(f"{name}: {error}") from None
 
 
 def _refuse_mask(x: Any, name: str) -> None:
@@ -98,8 +102,8 @@ def _refuse_mask(x: Any, name: str) -> None:
 
 def _types(dtype: np.dtype[Any], name: str) -> tuple[np.dtype[Any], np.dtype[Any]]:
     """Return the type of the computation's arrays and of the result."""
-    native = dtype.newbyteorder("=")
-    if native in _NATIVE:
+    native = _NATIVE.get(dtype.newbyteorder("="))
+    if native is not None:
         return native, native
     if dtype.kind in "iub":
         return np.dtype(np.float64), np.dtype(np.float64)

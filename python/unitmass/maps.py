@@ -216,8 +216,9 @@ def project_simplex(
         Scores, n of them along `axis`. float16, float32, float64 and bfloat16 keep their type; integers and booleans
         become float64.
     total : float or array_like, default 1.0
-        The sum, finite and positive in the type of the result (float16: at most 65504); or one for each row, broadcast
-        to the shape of `x` without `axis`.
+        The sum, finite and positive in the type of the result, and such that the computation can add up a row: not
+        subnormal, and at most the largest number over 4 n. Or one for each row, broadcast to the shape of `x` without
+        `axis`.
     axis : int, default -1
         The axis of the scores.
     where : array_like of bool, optional
@@ -239,7 +240,7 @@ def project_simplex(
     Raises
     ------
     ValueError
-        If `total` is not finite and positive; `axis` is empty or does not exist; if `x` is a scalar; if a shape does
+        If `total` is out of its range; `axis` is empty or does not exist; if `x` is a scalar; if a shape does
         not fit.
     TypeError
         If `x` is complex, masked or not numeric, `where` is not boolean, or `out` cannot hold the result.

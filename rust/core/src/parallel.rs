@@ -1,4 +1,4 @@
-//! Sharing tasks among workers: our own pool, safe after `fork`, and a watch that can stop a long call.
+//! Sharing tasks among workers: a pool apart from rayon's global one, safe after `fork`, and a watch that can stop a long call.
 //!
 //! * **Determinism.** Tasks are cut by the caller, from the shape alone; which worker runs one never shows in a result.
 //! * **Cost.** A call with one task, or with one worker, touches neither the pool nor an atomic shared with another core.

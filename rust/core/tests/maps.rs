@@ -1185,7 +1185,14 @@ fn special_values_follow_one_rule_in_every_map() {
                 x[n - special.len()..].copy_from_slice(special);
                 x
             };
-            let run = |x: &[f32], mask: Option<&[bool]>| mapped(&map, shape, x, mask);
+            let run = |x: &[f32], mask: Option<&[bool]>| {
+                let y = mapped(&map, shape, x, mask);
+                for (name, level) in every_level() {
+                    let found = mapped_by(&map, shape, x, mask, (level, 1));
+                    assert!(bits(&found) == bits(&y), "{map:?}, n = {n}, at {name}");
+                }
+                y
+            };
             let about = |what: &str| format!("{map:?}, n = {n}: {what}");
             for special in [
                 &[f32::NAN][..],

@@ -1,4 +1,5 @@
-//! The door to the maps. Python has settled the types, the order and the shapes; see `python/unitmass/_arrays.py`.
+//! The door to the maps. Python settles types, order and shapes (`python/unitmass/_arrays.py`), or tries scores as they
+//! come.
 
 use numpy::{IntoPyArray, PyReadonlyArray1, PyUntypedArray};
 use pyo3::{exceptions::PyTypeError, prelude::*};

@@ -22,7 +22,7 @@ use fearless_simd_macros::simd;
 use super::{
     batch::{gather, of_chunks, write_chunks},
     softmax::{share_infinities, share_infinities_of_long_row},
-    threshold::{filter, filter_long_row, max_of_long_row},
+    threshold::{MOST_STEPS, filter, filter_long_row, max_of_long_row},
 };
 use crate::{
     error::Error,
@@ -30,9 +30,6 @@ use crate::{
     scalar::Real,
     simd::{Sum, exp2, load_padded, log2, max, store_part, whole_stripes, whole_stripes_mut},
 };
-
-/// Newton needs 3 to 8 steps; this only bounds a cycle among rounding errors.
-const MOST_STEPS: usize = 60;
 
 /// The power 1/a.
 #[derive(Clone, Copy)]
@@ -60,9 +57,10 @@ struct Sums<T> {
 
 impl<T: Real> Root<T> {
     pub(super) fn new(alpha: f64) -> Self {
+        let a = (alpha - 1.0).min(T::MAX.to_f64()); // beyond, 1/a would be 0
         Self {
-            a: T::from_f64(alpha - 1.0),
-            inverse: T::from_f64(1.0 / (alpha - 1.0)),
+            a: T::from_f64(a),
+            inverse: T::from_f64(1.0 / a),
         }
     }
 

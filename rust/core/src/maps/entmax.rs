@@ -36,8 +36,9 @@ pub enum Method {
 /// The Euclidean projection of every row onto `{p ≥ 0, Σ p = total}`; sparsemax if the total is 1.
 ///
 /// # Errors
-/// [`Error::Domain`] unless every total is finite and positive in the type of the computation; [`Error::Empty`] and
-/// [`Error::Length`] if the shapes do not fit; [`Error::Interrupted`].
+/// [`Error::Domain`] unless every total is finite and positive in the type of the result, normal in that of the
+/// computation, and at most its largest number over 4 n; [`Error::Empty`] and [`Error::Length`] if the shapes do not
+/// fit; [`Error::Interrupted`].
 pub fn project_simplex<E: Storage>(
     run: &mut Run<'_>,
     scores: &Scores<'_, E>,

@@ -2,11 +2,12 @@
 //!
 //! * **Domain.** Any values. A NaN makes its row NaN; -∞ gets exactly 0 (-∞ in logs), a row of only -∞ is NaN; +∞
 //!   entries share the mass equally.
-//! * **Precision.** p: (x - max)/T is rounded once or twice, and then at most 3 ulp; the sum is within 2 ulp of 1 for up
-//!   to 10⁶ values. log p: the entry at the maximum keeps its digits, by log1p over the rest.
+//! * **Precision.** p: (x - m)/T is rounded once or twice, and then at most 3 ulp; the sum is within 2 ulp of 1 for up to
+//!   10⁶ values. log p: the entry at the maximum keeps its digits, by log1p over the rest.
 //! * **Order.** x ≤ y implies p(x) ≤ p(y) within a row (f32: checked on every value of exp).
 //! * **Determinism.** The same bits at every SIMD level, batch split and number of workers.
-//! * **Cost.** Three passes over a row while it lies in cache. A long row is read once and written twice.
+//! * **Cost.** Three passes over a row while it lies in cache. A long row is read once and written twice; read twice and
+//!   written once for the logarithm; and where departure 2 has to begin again, both.
 //!
 //! ```text
 //! m ← max x;  eᵢ ← exp((xᵢ - m)/T);  s ← Σ eᵢ;  pᵢ ← eᵢ / s
@@ -192,9 +193,10 @@ pub(super) fn softmax_rows<S: Simd, T: Real, const LOG: bool>(
         let (x, y) = (&x[start..], &mut y[start..]);
         let rows = T::LANES.min(x.len() / n);
         tile::load(simd, x, rows, n, columns, spare);
-        let max = softmax_tile::<S, T, LOG>(simd, inverse, columns);
+        let (max, sum) = softmax_tile::<S, T, LOG>(simd, inverse, columns);
         tile::store(simd, columns, rows, n, y, spare);
-        if max.abs().simd_lt(T::INFINITY).all_true() {
+        let well = max.abs().simd_lt(T::INFINITY) & sum.simd_eq(sum); // no NaN among the scores
+        if well.all_true() {
             continue;
         }
         for (lane, (x, y)) in x
@@ -203,20 +205,20 @@ pub(super) fn softmax_rows<S: Simd, T: Real, const LOG: bool>(
             .enumerate()
             .take(rows)
         {
-            if !max[lane].is_finite() {
+            if !well.test(lane) {
                 share_infinities::<S, T, LOG>(simd, x, y, max[lane], T::ONE);
             }
         }
     }
 }
 
-/// Maps the row in every lane and returns the maxima; a lane whose maximum is not finite is left for the caller.
+/// Maps the row in every lane; returns the maxima and the sums. A lane where one is not finite is left to the caller.
 #[inline(always)]
 fn softmax_tile<S: Simd, T: Real, const LOG: bool>(
     simd: S,
     inverse: T,
     columns: &mut [T],
-) -> T::Stripe<S> {
+) -> (T::Stripe<S>, T::Stripe<S>) {
     let zero = T::Stripe::<S>::splat(simd, T::ZERO);
     let one = T::Stripe::<S>::splat(simd, T::ONE);
     let max = tile::max(simd, columns);
@@ -239,18 +241,19 @@ fn softmax_tile<S: Simd, T: Real, const LOG: bool>(
         }
         sum.add(partial);
     }
+    let lanes = sum.lanes();
     if LOG {
-        let log_sum = ln_1p::<T, S>((count - one) + sum.lanes() / T::LIFT_FACTOR);
+        let log_sum = ln_1p::<T, S>((count - one) + lanes / T::LIFT_FACTOR);
         for column in columns.chunks_exact_mut(T::LANES) {
             (T::Stripe::<S>::from_slice(simd, column) - log_sum).store_slice(column);
         }
     } else {
-        let scale = one / sum.lanes();
+        let scale = one / lanes;
         for column in columns.chunks_exact_mut(T::LANES) {
             (T::Stripe::<S>::from_slice(simd, column) * scale).store_slice(column);
         }
     }
-    max
+    (max, lanes)
 }
 
 #[inline(always)]

@@ -2,8 +2,8 @@
 //! the simplex, which is α = 2 with any total.
 //!
 //! * **Domain.** Any values; NaN, infinities and empty rows as in [`super::softmax()`].
-//! * **Precision.** The threshold is carried in two parts and solved to the last place of Σ p, so p has a few ulp of
-//!   its own also where it is a small difference of large scores, and `|Σ p - 1| ≤ 4` ulp for up to 10⁶ values.
+//! * **Precision.** The threshold is carried in two parts and solved to the last place of Σ p: every p is as if the
+//!   threshold were off by an ulp of 1 over the size of the support, and `|Σ p - 1| ≤ 4` ulp for up to 10⁶ values.
 //! * **Order.** x ≤ y implies p(x) ≤ p(y) within a row.
 //! * **Determinism.** The same bits at every SIMD level, batch split and number of workers.
 //! * **Cost.** Three passes over a row, and Newton steps over the few values that a first bound leaves.
@@ -51,7 +51,7 @@ const GROUPED: usize = 512;
 const PARTS: usize = 16;
 
 /// Newton needs 3 to 8 steps; this only bounds a cycle among rounding errors.
-const MOST_STEPS: usize = 60;
+pub(super) const MOST_STEPS: usize = 60;
 
 /// Steps before the sums have to be exact.
 const ROUGH_STEPS: usize = 8;
