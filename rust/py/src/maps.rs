@@ -112,19 +112,32 @@ pub(crate) fn entmax<'py>(
     })
 }
 
-/// Calls a map of scores to a sparse result.
-macro_rules! map_sparse {
-    ($py:ident, $x:ident, $mask:ident, $axis:ident, $workers:ident,
-     |$run:ident, $scores:ident| $call:expr) => {
-        by_dtype!($x, E => {
-            let x = borrowed::<E>($x)?;
+/// Borrows scores that Python has made plain, of element type `$E`.
+macro_rules! with_scores {
+    ($x:ident, $mask:ident, $axis:ident, |$scores:ident: $E:ident| $body:expr) => {
+        by_dtype!($x, $E => {
+            let x = borrowed::<$E>($x)?;
             let mask = $mask.map(borrowed::<bool>).transpose()?;
             let $scores = Scores {
                 shape: shape($x, $axis)?,
                 x: Some(x.as_slice()?),
                 mask: mask.as_ref().map(|mask| mask.as_slice()).transpose()?,
             };
-            let Sparse { data, columns, starts } = detached($py, $workers, |$run| $call)?;
+            $body
+        })
+    };
+}
+
+/// Calls a map of scores to a sparse result.
+macro_rules! map_sparse {
+    ($py:ident, $x:ident, $mask:ident, $axis:ident, $workers:ident,
+     |$run:ident, $scores:ident| $call:expr) => {
+        with_scores!($x, $mask, $axis, |$scores: E| {
+            let Sparse {
+                data,
+                columns,
+                starts,
+            } = detached($py, $workers, |$run| $call)?;
             Ok((
                 data.into_pyarray($py).into_any(),
                 columns.into_pyarray($py).into_any(),
@@ -176,18 +189,16 @@ pub(crate) fn threshold<'py>(
     workers: usize,
 ) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyAny>)> {
     let alpha = alpha.per_row()?;
-    by_dtype!(x, E => {
-        let scores = borrowed::<E>(x)?;
-        let mask = mask.map(borrowed::<bool>).transpose()?;
-        let scores = Scores {
-            shape: shape(x, axis)?,
-            x: Some(scores.as_slice()?),
-            mask: mask.as_ref().map(|mask| mask.as_slice()).transpose()?,
-        };
+    with_scores!(x, mask, axis, |scores: E| {
         let rows = scores.shape.count();
         let (mut tau, mut support) = (vec![E::default(); rows], vec![0; rows]);
-        detached(py, workers, |run| maps::threshold(run, &scores, alpha, &mut tau, &mut support))?;
-        Ok((tau.into_pyarray(py).into_any(), support.into_pyarray(py).into_any()))
+        detached(py, workers, |run| {
+            maps::threshold(run, &scores, alpha, &mut tau, &mut support)
+        })?;
+        Ok((
+            tau.into_pyarray(py).into_any(),
+            support.into_pyarray(py).into_any(),
+        ))
     })
 }
 

@@ -381,6 +381,9 @@ impl<'a, E: Storage> Scores<'a, E> {
         y: &mut [E::Compute],
         excluded: E::Compute,
     ) {
+        if self.mask.is_none() {
+            return;
+        }
         let n = self.shape.n;
         for (row, (x, y)) in rows.zip(x.chunks_exact(n).zip(y.chunks_exact_mut(n))) {
             if self.excludes(self.shape.start(row), x) {

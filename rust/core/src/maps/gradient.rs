@@ -343,17 +343,33 @@ fn map_pairs<E: Storage, P>(
     )
 }
 
-/// Adds up what `term` makes of the stripes of two rows, a rest being filled with zeros.
+/// Adds up each of the terms that are made of the stripes of two rows, a rest being filled with zeros.
 macro_rules! sum_pairs {
-    ($simd:ident, $t:ty, $s:ty, $p:expr, $g:expr, |$a:ident, $b:ident| $term:expr) => {{
-        let mut sum = Sum::<$t, $s>::new($simd);
+    ($simd:ident, $t:ty, $s:ty, $p:expr, $g:expr, |$a:ident, $b:ident| $terms:expr) => {{
+        let mut sums = array::from_fn(|_| Sum::<$t, $s>::new($simd));
         for (p, g) in $p.chunks(<$t>::LANES).zip($g.chunks(<$t>::LANES)) {
             let $a = load_padded::<$t, $s>($simd, p, <$t>::ZERO);
             let $b = load_padded::<$t, $s>($simd, g, <$t>::ZERO);
-            sum.add($term);
+            add_each(&mut sums, $terms);
         }
-        sum.total()
+        totals(sums)
     }};
+}
+
+#[inline(always)]
+fn add_each<T: Real, S: Simd, const N: usize>(sums: &mut [Sum<T, S>; N], terms: [T::Stripe<S>; N]) {
+    for (sum, term) in sums.iter_mut().zip(terms) {
+        sum.add(term);
+    }
+}
+
+#[inline(always)]
+fn totals<T: Real, S: Simd, const N: usize>(sums: [Sum<T, S>; N]) -> [T; N] {
+    let mut totals = [T::ZERO; N];
+    for (total, sum) in totals.iter_mut().zip(sums) {
+        *total = sum.total();
+    }
+    totals
 }
 
 /// Writes what `value` makes of the stripes of two rows.
@@ -369,25 +385,41 @@ macro_rules! write_pairs {
 }
 
 /// The gradient of a row: two sums, and values given them.
-trait Pullback<T: Real>: Copy + Sync {
+pub(super) trait Pullback<T: Real>: Copy + Sync {
+    /// The inverse of a temperature, or α.
+    type Parameter;
+
+    fn new(parameter: Self::Parameter) -> Self;
     fn sums<S: Simd>(self, simd: S, p: &[T], g: &[T]) -> [T; 2];
     fn write<S: Simd>(self, simd: S, sums: [T; 2], p: &[T], g: &[T], y: &mut [T]);
 }
 
+/// Maps a row.
+pub(super) fn pull_row<T: Real, P: Pullback<T>>(
+    level: Level,
+    parameter: P::Parameter,
+    p: &[T],
+    g: &[T],
+    y: &mut [T],
+) {
+    dispatch!(level, simd => pull(simd, P::new(parameter), p, g, y));
+}
+
 #[simd]
-fn pull_row<S: Simd, T: Real, P: Pullback<T>>(simd: S, pullback: P, p: &[T], g: &[T], y: &mut [T]) {
+fn pull<S: Simd, T: Real, P: Pullback<T>>(simd: S, pullback: P, p: &[T], g: &[T], y: &mut [T]) {
     let sums = pullback.sums(simd, p, g);
     pullback.write(simd, sums, p, g, y);
 }
 
-fn pull_long_row<T: Real, P: Pullback<T>>(
+/// [`pull_row`] of a long row.
+pub(super) fn pull_long_row<T: Real, P: Pullback<T>>(
     run: &mut Run<'_>,
-    pullback: P,
+    parameter: P::Parameter,
     p: &[T],
     g: &[T],
     y: &mut [T],
 ) -> Result<(), Error> {
-    let level = run.level;
+    let (level, pullback) = (run.level, P::new(parameter));
     let sums = of_chunks(
         run,
         p.len(),
@@ -405,53 +437,25 @@ fn join<S: Simd, T: Real, const N: usize>(simd: S, chunks: &[[T; N]]) -> [T; N] 
     array::from_fn(|k| add_up(simd, chunks.iter().map(|chunk| chunk[k])))
 }
 
-pub(super) fn softmax_row<T: Real>(level: Level, inverse: T, p: &[T], g: &[T], y: &mut [T]) {
-    dispatch!(level, simd => pull_row(simd, Softmax { inverse }, p, g, y));
-}
-
-pub(super) fn softmax_long_row<T: Real>(
-    run: &mut Run<'_>,
-    inverse: T,
-    p: &[T],
-    g: &[T],
-    y: &mut [T],
-) -> Result<(), Error> {
-    pull_long_row(run, Softmax { inverse }, p, g, y)
-}
-
-pub(super) fn log_softmax_row<T: Real>(
-    level: Level,
-    inverse: T,
-    log_p: &[T],
-    g: &[T],
-    y: &mut [T],
-) {
-    dispatch!(level, simd => pull_row(simd, LogSoftmax { inverse }, log_p, g, y));
-}
-
-pub(super) fn log_softmax_long_row<T: Real>(
-    run: &mut Run<'_>,
-    inverse: T,
-    log_p: &[T],
-    g: &[T],
-    y: &mut [T],
-) -> Result<(), Error> {
-    pull_long_row(run, LogSoftmax { inverse }, log_p, g, y)
-}
-
 #[derive(Clone, Copy)]
-struct Softmax<T> {
+pub(super) struct Softmax<T> {
     inverse: T,
 }
 
 impl<T: Real> Pullback<T> for Softmax<T> {
+    type Parameter = T;
+
+    fn new(inverse: T) -> Self {
+        Self { inverse }
+    }
+
     #[inline(always)]
     fn sums<S: Simd>(self, simd: S, p: &[T], g: &[T]) -> [T; 2] {
         let zero = T::Stripe::<S>::splat(simd, T::ZERO);
         // An entry that is exactly 0 counts for nothing, whatever g is there.
-        let mean = sum_pairs!(simd, T, S, p, g, |p, g| p
+        let [mean] = sum_pairs!(simd, T, S, p, g, |p, g| [p
             .simd_eq(T::ZERO)
-            .select(zero, p * g));
+            .select(zero, p * g)]);
         [mean, T::ONE]
     }
 
@@ -465,14 +469,21 @@ impl<T: Real> Pullback<T> for Softmax<T> {
 }
 
 #[derive(Clone, Copy)]
-struct LogSoftmax<T> {
+pub(super) struct LogSoftmax<T> {
     inverse: T,
 }
 
 impl<T: Real> Pullback<T> for LogSoftmax<T> {
+    type Parameter = T;
+
+    fn new(inverse: T) -> Self {
+        Self { inverse }
+    }
+
     #[inline(always)]
     fn sums<S: Simd>(self, simd: S, log_p: &[T], g: &[T]) -> [T; 2] {
-        [sum_pairs!(simd, T, S, log_p, g, |_p, g| g), T::ONE]
+        let [sum] = sum_pairs!(simd, T, S, log_p, g, |_p, g| [g]);
+        [sum, T::ONE]
     }
 
     #[inline(always)]
@@ -487,13 +498,13 @@ pub(super) fn entmax_row<T: Real>(level: Level, alpha: f64, p: &[T], g: &[T], y:
     if alpha > 2.0 {
         heavy_tail_row(level, alpha, p, g, y);
     } else if alpha == 2.0 {
-        dispatch!(level, simd => pull_row(simd, Weighted::<T, 0>::new(alpha), p, g, y));
+        pull_row::<T, Weighted<T, 0>>(level, alpha, p, g, y);
     } else if alpha == 1.5 {
-        dispatch!(level, simd => pull_row(simd, Weighted::<T, 1>::new(alpha), p, g, y));
+        pull_row::<T, Weighted<T, 1>>(level, alpha, p, g, y);
     } else if alpha == 1.0 {
-        dispatch!(level, simd => pull_row(simd, Softmax { inverse: T::ONE }, p, g, y));
+        pull_row::<T, Softmax<T>>(level, T::ONE, p, g, y);
     } else {
-        dispatch!(level, simd => pull_row(simd, Weighted::<T, 2>::new(alpha), p, g, y));
+        pull_row::<T, Weighted<T, 2>>(level, alpha, p, g, y);
     }
 }
 
@@ -507,13 +518,13 @@ pub(super) fn entmax_long_row<T: Real>(
     if alpha > 2.0 {
         heavy_tail_long_row(run, alpha, p, g, y)
     } else if alpha == 2.0 {
-        pull_long_row(run, Weighted::<T, 0>::new(alpha), p, g, y)
+        pull_long_row::<T, Weighted<T, 0>>(run, alpha, p, g, y)
     } else if alpha == 1.5 {
-        pull_long_row(run, Weighted::<T, 1>::new(alpha), p, g, y)
+        pull_long_row::<T, Weighted<T, 1>>(run, alpha, p, g, y)
     } else if alpha == 1.0 {
-        pull_long_row(run, Softmax { inverse: T::ONE }, p, g, y)
+        pull_long_row::<T, Softmax<T>>(run, T::ONE, p, g, y)
     } else {
-        pull_long_row(run, Weighted::<T, 2>::new(alpha), p, g, y)
+        pull_long_row::<T, Weighted<T, 2>>(run, alpha, p, g, y)
     }
 }
 
@@ -524,12 +535,6 @@ struct Weighted<T, const KIND: u8> {
 }
 
 impl<T: Real, const KIND: u8> Weighted<T, KIND> {
-    fn new(alpha: f64) -> Self {
-        Self {
-            exponent: T::from_f64(2.0 - alpha),
-        }
-    }
-
     #[inline(always)]
     fn weight<S: Simd>(self, p: T::Stripe<S>) -> T::Stripe<S> {
         let simd = p.token();
@@ -546,15 +551,21 @@ impl<T: Real, const KIND: u8> Weighted<T, KIND> {
 }
 
 impl<T: Real, const KIND: u8> Pullback<T> for Weighted<T, KIND> {
+    type Parameter = f64;
+
+    fn new(alpha: f64) -> Self {
+        Self {
+            exponent: T::from_f64(2.0 - alpha),
+        }
+    }
+
     #[inline(always)]
     fn sums<S: Simd>(self, simd: S, p: &[T], g: &[T]) -> [T; 2] {
         let zero = T::Stripe::<S>::splat(simd, T::ZERO);
-        let weights = sum_pairs!(simd, T, S, p, g, |p, _g| self.weight::<S>(p));
-        let sum = sum_pairs!(simd, T, S, p, g, |p, g| {
+        sum_pairs!(simd, T, S, p, g, |p, g| {
             let w = self.weight::<S>(p);
-            w.simd_eq(T::ZERO).select(zero, w * g)
-        });
-        [sum, weights]
+            [w.simd_eq(T::ZERO).select(zero, w * g), w]
+        })
     }
 
     #[inline(always)]
@@ -679,15 +690,11 @@ impl HeavyTail {
         } = self;
         let (p, g) = (wide(p), wide(g));
         let zero = <f64 as Real>::Stripe::<S>::splat(simd, 0.0);
-        let weights = sum_pairs!(simd, f64, S, p, g, |p, _g| {
+        sum_pairs!(simd, f64, S, p, g, |p, g| {
             let w = exp2::<f64, S>(log2::<f64, S>(p) * exponent - most);
-            p.simd_gt(0.0).select(w, zero)
-        });
-        let sum = sum_pairs!(simd, f64, S, p, g, |p, g| {
-            let w = exp2::<f64, S>(log2::<f64, S>(p) * exponent - most);
-            p.simd_gt(0.0).select(w * (g - own), zero)
-        });
-        [sum, weights]
+            let counts = p.simd_gt(0.0);
+            [counts.select(w * (g - own), zero), counts.select(w, zero)]
+        })
     }
 
     /// Writes all entries but the heaviest, and returns their sum; the values begin at index `first` of the row.
@@ -721,7 +728,8 @@ impl HeavyTail {
         for (y, wide) in y.iter_mut().zip(&wide_y) {
             *y = T::from_f64(*wide);
         }
-        sum_pairs!(simd, f64, S, wide_y, g, |y, _g| y)
+        let [others] = sum_pairs!(simd, f64, S, wide_y, g, |y, _g| [y]);
+        others
     }
 
     /// The entry of the heaviest, from the sum of all other entries.
@@ -827,33 +835,28 @@ fn slope_sums<S: Simd, T: Real>(simd: S, alpha: f64, least: f64, p: &[T], g: &[T
         .unzip();
     let delta = alpha - 1.0;
     let zero = <f64 as Real>::Stripe::<S>::splat(simd, 0.0);
-    // ln p where there is a p, 0 in the padding; every sum has a factor p or w, which is 0 there.
-    macro_rules! sum {
-        (|$p:ident, $g:ident, $l:ident| $term:expr) => {
-            sum_pairs!(simd, f64, S, p, g, |$p, $g| {
-                let there = $p.simd_gt(0.0);
-                let $l = there.select(ln::<f64, S>($p), zero);
-                there.select($term, zero)
-            })
-        };
-    }
-    let m1 = sum!(|p, _g, l| p * l);
     if delta < FAR_FROM_ONE {
-        let m2 = sum!(|p, _g, l| p * l * l * remainder::<S>(l * -delta));
-        let a = sum!(|p, g, l| g * p * (-(l * delta) + 1.0));
-        let b = sum!(|p, g, l| g * p * l * l * remainder::<S>(l * -delta));
-        return [m1, m2, a, b, 0.0];
+        return sum_pairs!(simd, f64, S, p, g, |p, g| {
+            let there = p.simd_gt(0.0);
+            let (p, g) = (there.select(p, zero), there.select(g, zero));
+            let l = there.select(ln::<f64, S>(p), zero);
+            let r = remainder::<S>(l * -delta);
+            let a = g * p * (-(l * delta) + 1.0);
+            [p * l, p * l * l * r, a, g * p * l * l * r, zero]
+        });
     }
     let most = if delta > 1.0 {
         ln::<f64, S>(<f64 as Real>::Stripe::<S>::splat(simd, least))[0]
     } else {
         0.0
     };
-    let weights = sum!(|p, _g, l| exp::<f64, S>((l - most) * (1.0 - delta)));
-    let weighted = sum!(|p, g, l| g * exp::<f64, S>((l - most) * (1.0 - delta)));
-    let gp = sum!(|p, g, _l| g * p);
-    let gpl = sum!(|p, g, l| g * p * l);
-    [m1, weights, weighted, gp, gpl]
+    sum_pairs!(simd, f64, S, p, g, |p, g| {
+        let there = p.simd_gt(0.0);
+        let (p, g) = (there.select(p, zero), there.select(g, zero));
+        let l = there.select(ln::<f64, S>(p), zero);
+        let w = there.select(exp::<f64, S>((l - most) * (1.0 - delta)), zero);
+        [p * l, w, g * w, g * p, g * p * l]
+    })
 }
 
 /// `⟨g, dp/dα⟩` from the sums over the row.

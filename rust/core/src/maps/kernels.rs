@@ -113,12 +113,12 @@ impl<T: Real> Kernels<T> {
             long_row: entmax::threshold_of_long_row,
         },
         softmax_vjp: Vjp {
-            row: gradient::softmax_row,
-            long_row: gradient::softmax_long_row,
+            row: gradient::pull_row::<T, gradient::Softmax<T>>,
+            long_row: gradient::pull_long_row::<T, gradient::Softmax<T>>,
         },
         log_softmax_vjp: Vjp {
-            row: gradient::log_softmax_row,
-            long_row: gradient::log_softmax_long_row,
+            row: gradient::pull_row::<T, gradient::LogSoftmax<T>>,
+            long_row: gradient::pull_long_row::<T, gradient::LogSoftmax<T>>,
         },
         entmax_vjp: Vjp {
             row: gradient::entmax_row,

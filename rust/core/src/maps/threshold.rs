@@ -163,11 +163,18 @@ fn sums<T: Real, S: Simd, P: Power<T>, const ROUGH: bool, const FOLD: bool>(
         q.add(partial);
     }
     if FOLD {
-        let splat = |v| T::Stripe::<S>::splat(simd, v);
-        (splat(q.total()), splat(T::fold_sum(s)))
+        splat_both(simd, (q.total(), T::fold_sum(s)))
     } else {
         (q.lanes(), s)
     }
+}
+
+#[inline(always)]
+fn splat_both<T: Real, S: Simd>(simd: S, (q, s): (T, T)) -> (T::Stripe<S>, T::Stripe<S>) {
+    (
+        T::Stripe::<S>::splat(simd, q),
+        T::Stripe::<S>::splat(simd, s),
+    )
 }
 
 /// The solution in every lane, or of one row, from a position near it.
@@ -894,11 +901,10 @@ fn approach_long_row<S: Simd, T: Real, P: Solved<T>>(
     simd: S,
     power: P,
     position: Position<T>,
-    (q, s): (T, T),
+    sums: (T, T),
 ) -> (bool, Position<T>) {
     let mut approach = Approach::new(power, position.splat(simd));
-    let splat = |v| T::Stripe::<S>::splat(simd, v);
-    let open = approach.step((splat(q), splat(s)));
+    let open = approach.step(splat_both(simd, sums));
     (open, Position::of(approach.at))
 }
 
@@ -914,12 +920,11 @@ fn step_long_row<S: Simd, T: Real, P: Solved<T>>(
     power: P,
     position: Position<T>,
     off: T,
-    (q, s): (T, T),
+    sums: (T, T),
 ) -> (bool, Position<T>, T) {
     let mut newton = Newton::new(power, position.splat(simd));
     newton.off = T::Stripe::<S>::splat(simd, off);
-    let splat = |v| T::Stripe::<S>::splat(simd, v);
-    let open = newton.step((splat(q), splat(s)));
+    let open = newton.step(splat_both(simd, sums));
     (open, Position::of(newton.at), newton.off[0])
 }
 

@@ -60,7 +60,9 @@ impl<T: Real, S: Simd> Sum<T, S> {
 #[inline(always)]
 pub fn add_up<T: Real, S: Simd>(simd: S, values: impl Iterator<Item = T>) -> T {
     let mut sum = Sum::<T, S>::new(simd);
-    values.for_each(|value| sum.add_one(value));
+    for value in values {
+        sum.add_one(value); // in a closure, it would lose the target features
+    }
     sum.total()
 }
 
