@@ -36,6 +36,7 @@ OF_RESULTS = {
     "entmax_alpha_grad": [{}, {"alpha": 1}],
 }
 NOT_OF_ARRAYS = {"score_batches", "set_workers", "show_config"}  # test_score, test_threads
+CLASSES = {"Ensemble", "Events", "Moments", "Passages", "ReactionNetwork"}  # test_gillespie
 ONE_PER_ROW = {"threshold", "entmax_alpha_grad"}  # drop the axis, take no out=
 NO_WHERE = set(OF_RESULTS)
 
@@ -51,7 +52,7 @@ WORKERS = [1, 2, -1]
 
 
 def test_every_export_is_listed():
-    listed = {*OF_SCORES, *OF_RESULTS, *NOT_OF_ARRAYS}
+    listed = {*OF_SCORES, *OF_RESULTS, *NOT_OF_ARRAYS, *CLASSES}
     assert sorted(um.__all__) == sorted(listed)
     for name in um.__all__:
         assert callable(getattr(um, name))

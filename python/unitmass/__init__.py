@@ -1,12 +1,14 @@
 """Probability kernels: scores in, probabilities out, fast and to the last place.
 
 The maps (`softmax`, `sparsemax`, `entmax`, `project_simplex` and their gradients) take arrays of any shape and work
-along one axis; `score_batches` and the command ``unitmass score`` run them over files.
+along one axis; `score_batches` and the command ``unitmass score`` run them over files. `ReactionNetwork` simulates
+networks of reactions, trajectory by trajectory.
 """
 
 from unitmass._config import show_config
 from unitmass._core import __version__ as __version__
 from unitmass._workers import set_workers
+from unitmass.gillespie import Ensemble, Events, Moments, Passages, ReactionNetwork
 from unitmass.maps import (
     entmax,
     entmax_alpha_grad,
@@ -24,6 +26,11 @@ from unitmass.maps import (
 from unitmass.score import score_batches
 
 __all__ = [
+    "Ensemble",
+    "Events",
+    "Moments",
+    "Passages",
+    "ReactionNetwork",
     "entmax",
     "entmax_alpha_grad",
     "entmax_vjp",

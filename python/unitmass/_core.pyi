@@ -1,9 +1,10 @@
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, final
 
 import numpy as np
 from numpy.typing import NDArray
 
 __all__ = [
+    "Network",
     "__version__",
     "available_workers",
     "entmax",
@@ -28,6 +29,31 @@ _Scores: TypeAlias = NDArray[np.floating[Any]]
 _Mask: TypeAlias = NDArray[np.bool_] | None
 _PerRow: TypeAlias = float | NDArray[np.float64]
 _Triple: TypeAlias = tuple[_Scores, NDArray[np.uintp], NDArray[np.uintp]]
+
+_Form: TypeAlias = tuple[int, list[tuple[int, int]]] | list[tuple[str, float]]
+
+@final
+class Network:
+    def __new__(cls, species: int, constants: int, reactions: list[tuple[_Form, list[tuple[int, int]]]]) -> Network: ...
+    def simulate(
+        self,
+        start: NDArray[np.float64],
+        constants: NDArray[np.float64],
+        times: NDArray[np.float64],
+        species: list[int],
+        seed: int,
+        first: int,
+        max_events: int | None,
+        until: list[tuple[str, float]] | None,
+        counts: NDArray[np.int64],
+        events: NDArray[np.uint64],
+        stopped: NDArray[np.float64],
+        log: bool,
+        workers: int,
+    ) -> tuple[
+        tuple[str, int, float, int, float, list[float]] | None,
+        tuple[NDArray[np.float64], NDArray[np.int64]] | None,
+    ]: ...
 
 def available_workers() -> int: ...
 def simd_level() -> str: ...

@@ -29,9 +29,70 @@ pub enum Error {
         /// What came.
         value: f64,
     },
+    /// A simulation that cannot go on.
+    #[error("{0}")]
+    Trajectory(Box<Failure>),
     /// The watch asked to stop; what was written so far is unspecified.
     #[error("interrupted")]
     Interrupted,
+}
+
+/// Where a simulation stopped, and why.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Failure {
+    /// The index of the trajectory.
+    pub trajectory: u64,
+    /// The time in it.
+    pub time: f64,
+    /// The counts of all species then.
+    pub state: Vec<f64>,
+    /// What is wrong there.
+    pub reason: Reason,
+}
+
+/// Why a simulation cannot go on.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Reason {
+    /// A propensity is below 0, or not a number, or the sum up to it is infinite.
+    Propensity {
+        /// The index of the reaction.
+        reaction: usize,
+        /// Its propensity, or the sum.
+        value: f64,
+    },
+    /// A count fell below 0.
+    Negative {
+        /// The index of the species.
+        species: usize,
+    },
+    /// There are more events than were allowed.
+    Events,
+}
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self {
+            trajectory,
+            time,
+            state,
+            reason,
+        } = self;
+        match reason {
+            Reason::Propensity { reaction, value } => {
+                write!(
+                    f,
+                    "reaction {reaction}: the propensity is {}",
+                    Shown(*value)
+                )?;
+            }
+            Reason::Negative { species } => write!(f, "species {species}: the count is below 0")?,
+            Reason::Events => write!(f, "max_events: there are more")?,
+        }
+        write!(
+            f,
+            ", in trajectory {trajectory} at time {time} in state {state:?}"
+        )
+    }
 }
 
 /// A number as Python shows it.

@@ -15,7 +15,7 @@ use std::{
     process, ptr,
     sync::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicPtr, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering},
     },
     thread,
 };
@@ -86,6 +86,39 @@ impl Run<'_> {
         helped(pool, workers - 1, &help, || work(self.watch))
     }
 
+    /// Runs `task` again and again, on up to `most` workers, until it returns false to each.
+    ///
+    /// `scratch` makes what a worker keeps. A panic in a task stops the call and goes on in the calling thread.
+    ///
+    /// # Errors
+    /// [`Error::Interrupted`] if the watch said so.
+    pub fn until_done<W>(
+        &mut self,
+        most: usize,
+        scratch: impl Fn() -> W + Sync,
+        task: impl Fn(&mut W) -> bool + Sync,
+    ) -> Result<(), Error> {
+        let workers = self.workers.min(most);
+        let stopped = AtomicBool::new(false);
+        let work = |watch: &mut dyn FnMut() -> bool| {
+            let panic = StopOnPanic(&stopped);
+            let mut own = scratch();
+            while !panic.0.load(Ordering::Relaxed) && task(&mut own) {
+                if !watch() {
+                    stopped.store(true, Ordering::Relaxed);
+                    return Err(Error::Interrupted);
+                }
+            }
+            Ok(())
+        };
+        let pool = if workers > 1 { pool(workers - 1) } else { None };
+        let Some(pool) = pool else {
+            return work(self.watch);
+        };
+        let help = || drop(work(&mut || true));
+        helped(pool, workers - 1, &help, || work(self.watch))
+    }
+
     /// Runs `task` once for each `size` values, and for those that are left: it takes the chunk's index and its values.
     ///
     /// # Errors
@@ -137,6 +170,17 @@ struct TakeAll<'a> {
 impl Drop for TakeAll<'_> {
     fn drop(&mut self) {
         self.next.store(self.tasks, Ordering::Relaxed);
+    }
+}
+
+/// Ends the work of all when one panics.
+struct StopOnPanic<'a>(&'a AtomicBool);
+
+impl Drop for StopOnPanic<'_> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.0.store(true, Ordering::Relaxed);
+        }
     }
 }
 

@@ -20,6 +20,11 @@ impl Stream {
         }
     }
 
+    /// The four words, for a generator that runs many streams side by side.
+    pub fn state(&self) -> [u64; 4] {
+        self.state
+    }
+
     /// 64 uniform bits.
     pub fn next_u64(&mut self) -> u64 {
         let [a, b, c, d] = &mut self.state;

@@ -1236,6 +1236,7 @@ fn argument(error: Error) -> &'static str {
         Error::Empty { argument }
         | Error::Length { argument, .. }
         | Error::Domain { argument, .. } => argument,
+        Error::Trajectory(_) => "trajectory",
         Error::Interrupted => "interrupted",
     }
 }

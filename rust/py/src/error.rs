@@ -12,9 +12,10 @@ pub(crate) struct Refused(pub(crate) Error);
 impl From<Refused> for PyErr {
     fn from(Refused(error): Refused) -> Self {
         match error {
-            Error::Empty { .. } | Error::Length { .. } | Error::Domain { .. } => {
-                PyValueError::new_err(error.to_string())
-            }
+            Error::Empty { .. }
+            | Error::Length { .. }
+            | Error::Domain { .. }
+            | Error::Trajectory(_) => PyValueError::new_err(error.to_string()),
             Error::Interrupted => PyKeyboardInterrupt::new_err(()),
         }
     }

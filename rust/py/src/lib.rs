@@ -2,12 +2,15 @@
 
 mod array;
 mod error;
+mod gillespie;
 mod maps;
 mod run;
 
 /// The compiled part of `unitmass`; private, its signatures may change.
 #[pyo3::pymodule]
 mod _core {
+    #[pymodule_export]
+    use crate::gillespie::Network;
     #[pymodule_export]
     use crate::maps::{
         entmax, entmax_alpha_grad, entmax_sparse, entmax_vjp, entmax_vjp_sparse, log_softmax,
