@@ -141,6 +141,71 @@ def test_a_network_can_be_made_in_three_ways():
     assert text.reactions == built.reactions == arrays.reactions == ("2 A -> B", "B -> 2 A")
 
 
+NET_FILE = """\
+# made by hand
+begin parameters
+    1 k     0.02  # Constant
+    2 twice 2*k
+    3 start 10.4
+end parameters
+begin functions
+    1 crowd() 1 + 2*pairs/start
+    2 brake() = k/crowd()
+end functions
+begin species
+    1 A(b) 3*start
+    2 A(b!1).A(b!1) 0
+    3 $E() 2
+end species
+begin reactions
+    1 1,1 2 0.5*k #_R1
+    2 2 1,1 twice #_R2
+    3 0 1 3
+    4 3,1 3 2*brake() #_R3
+end reactions
+begin groups
+    1 pairs 2
+    2 all 1,2*2
+end groups
+"""
+
+
+def test_a_net_file_means_what_the_text_means(tmp_path):
+    path = tmp_path / "dimers.net"
+    path.write_text(NET_FILE)
+    net = um.ReactionNetwork.from_bionetgen(path)
+    assert net.species == ("A(b)", "A(b!1).A(b!1)", "E()")
+    assert net.params == {"k": 0.02, "twice": 0.04, "start": 10.4}
+    text = um.ReactionNetwork(
+        "2 A -> P @ half\nP -> 2 A @ twice\n-> A @ 3\nE + A -> E : k/(1 + 2*P/start) * 2 * E * A",
+        params={**net.params, "half": 0.01},
+        mass_action="falling",
+    )
+    options = {"t": np.linspace(0, 20, 5), "n": 60, "rng": 40}
+    read = net.simulate(**options).counts
+    written = text.simulate({"A": 31, "E": 2}, **options)
+    assert np.array_equal(read, written.counts[:, :, [written.species.index(s) for s in "APE"]])
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("2*k", "2*q", "in parameters: 2 twice 2*q: unknown name 'q'"),
+        ("0.5*k #", "0.5*kk #", "in reactions: 1 1,1 2 0.5*kk: unknown rate 'kk', did you mean 'k'"),
+        ("4 3,1 3", "4 9,1 3", "there is no species 9"),
+        ("4 3,1 3", "4 3,1 0", "the fixed species E() would change"),
+        ("crowd() 1", "crowd(x) 1", "a function with arguments is not supported"),
+        ("begin groups", "begin energies", "a section 'energies' is not known"),
+    ],
+)
+def test_a_net_file_that_cannot_be_read_is_named(tmp_path, old, new, message):
+    path = tmp_path / "bad.net"
+    path.write_text(NET_FILE.replace(old, new))
+    with pytest.raises(ValueError, match=re.escape(message)) as caught:
+        um.ReactionNetwork.from_bionetgen(path)
+    assert str(caught.value).startswith(str(path))
+
+
 def no(error, message, call, *args, **options):
     return pytest.param(call, args, options, error, message, id=message)
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import difflib
+import math
+import operator
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-__all__ = ["Instruction", "Syntax", "compiled", "unknown"]
+__all__ = ["Instruction", "Syntax", "compiled", "evaluated", "unknown"]
 
 Instruction = tuple[str, float]
 
@@ -80,6 +83,48 @@ def compiled(
     if parser.token.kind != "end":
         raise Syntax(f"expected an operator, found {parser.token.text!r}", text, parser.token.at)
     return ops
+
+
+def evaluated(ops: Iterable[Instruction], constants: Sequence[float]) -> float:
+    """Evaluate an expression of numbers and constants."""
+    stack: list[float] = []
+    for name, value in ops:
+        if name == "number":
+            stack.append(value)
+        elif name == "constant":
+            stack.append(constants[int(value)])
+        else:
+            count, function = _MEANING[name]
+            stack, operands = stack[: len(stack) - count], stack[len(stack) - count :]
+            stack.append(float(function(*operands)))
+    return stack[0]
+
+
+_MEANING: dict[str, tuple[int, Callable[..., Any]]] = {
+    "neg": (1, operator.neg),
+    "add": (2, operator.add),
+    "sub": (2, operator.sub),
+    "mul": (2, operator.mul),
+    "div": (2, operator.truediv),
+    "pow": (2, math.pow),
+    "lt": (2, operator.lt),
+    "le": (2, operator.le),
+    "eq": (2, operator.eq),
+    "ne": (2, operator.ne),
+    "and": (2, lambda a, b: bool(a) and bool(b)),
+    "or": (2, lambda a, b: bool(a) or bool(b)),
+    "not": (1, operator.not_),
+    "if": (3, lambda a, b, c: b if a else c),
+    "exp": (1, math.exp),
+    "log": (1, math.log),
+    "log10": (1, math.log10),
+    "sqrt": (1, math.sqrt),
+    "abs": (1, abs),
+    "min": (2, min),
+    "max": (2, max),
+    "floor": (1, math.floor),
+    "ceil": (1, math.ceil),
+}
 
 
 class _Parser:

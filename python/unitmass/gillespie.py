@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from unitmass import _core
+from unitmass import _bionetgen, _core
 from unitmass._expressions import Instruction, Syntax, compiled, unknown
 from unitmass._workers import resolve
 
@@ -36,6 +36,7 @@ class _Reaction:
     rate: str | float | None
     propensity: str | None
     ops: tuple[Instruction, ...] = ()
+    factor: float = 1.0
 
     def __str__(self) -> str:
         return f"{_side(self.reactants)} -> {_side(self.products)}"
@@ -104,6 +105,7 @@ class ReactionNetwork:
         self._mass_action = mass_action
         self._species: dict[str, int] = {}
         self._params: dict[str, float] = {}
+        self._initial: dict[str, float] = {}
         self._reactions: list[_Reaction] = []
         for name, value in (params or {}).items():
             if not _NAME.fullmatch(name):
@@ -173,6 +175,82 @@ class ReactionNetwork:
         for j in range(count):
             sides = ({n: int(k) for n, k in zip(names, side[j], strict=True) if k} for side in (takes, makes))
             network.add_reaction(*sides, rate=rates[j])
+        return network
+
+    @classmethod
+    def from_bionetgen(cls, path: str | os.PathLike[str]) -> ReactionNetwork:
+        """Read a network in BioNetGen's .net form.
+
+        Parameters
+        ----------
+        path : str or path
+            The file.
+
+        Returns
+        -------
+        ReactionNetwork
+            The network, with the file's names and initial counts. A parameter that the file derives from others keeps
+            its value when these are changed. The rates of a file are for ordered pairs: ``mass_action="falling"``.
+
+        Raises
+        ------
+        ValueError
+            If a line cannot be read, or uses what is not supported; the message shows it.
+        OSError
+            If the file cannot be read.
+
+        Examples
+        --------
+        >>> import unitmass as um
+        >>> from pathlib import Path
+        >>> from tempfile import TemporaryDirectory
+        >>> text = '''
+        ... begin parameters
+        ...   1 k 0.5
+        ... end parameters
+        ... begin species
+        ...   1 A(b) 100
+        ...   2 A(b!1).A(b!1) 0
+        ... end species
+        ... begin reactions
+        ...   1 1,1 2 0.5*k
+        ... end reactions
+        ... '''
+        >>> with TemporaryDirectory() as folder:
+        ...     path = Path(folder) / "dimer.net"
+        ...     _ = path.write_text(text)
+        ...     um.ReactionNetwork.from_bionetgen(path)
+        ReactionNetwork of 2 species and 1 reaction
+          2 A(b) -> A(b!1).A(b!1)  : 0.5*k*A(b)*(A(b)-1)
+          k = 0.5
+        """
+        net = _bionetgen.read(os.fspath(path))
+        network = cls(params=net.params, mass_action="falling")
+        network._species = {name: i for i, name in enumerate(net.species)}
+        network._initial = dict(zip(net.species, net.counts, strict=True))
+        functions: dict[str, list[Instruction]] = {}
+        place = {name: i for i, name in enumerate(net.params)}
+        for name, text in net.functions.items():
+            functions[name] = _inlined(text, place, net.groups, functions)
+        for reaction in net.reactions:
+            takes, makes = (
+                {net.species[i]: times for i, times in side.items()} for side in (reaction.reactants, reaction.products)
+            )
+            for i in net.fixed:  # as many come back as go
+                fixed = net.species[i]
+                if takes.get(fixed, 0) != makes.get(fixed, 0):
+                    raise ValueError(f"{path}: the fixed species {fixed} would change")
+            if reaction.rate in functions:
+                ops = [*functions[reaction.rate], ("number", reaction.factor), ("mul", 0.0)]
+                for i, times in reaction.reactants.items():
+                    for taken in range(times):
+                        ops += [("species", float(i)), ("number", float(taken)), ("sub", 0.0), ("mul", 0.0)]
+                text = f"{reaction.factor:g}*{reaction.rate}()"
+                network._reactions.append(_Reaction(takes, makes, None, text, tuple(ops)))
+            elif reaction.rate is None:
+                network._reactions.append(_Reaction(takes, makes, _rate(reaction.factor, "rate"), None))
+            else:
+                network._reactions.append(_Reaction(takes, makes, reaction.rate, None, (), reaction.factor))
         return network
 
     def add_reaction(
@@ -270,7 +348,7 @@ class ReactionNetwork:
 
     def _formula(self, reaction: _Reaction) -> str:
         rate = reaction.rate if isinstance(reaction.rate, str) else f"{reaction.rate:g}"
-        factors = [rate]
+        factors = [rate] if reaction.factor == 1 else [f"{reaction.factor:g}", rate]
         for name, times in reaction.reactants.items():
             factors += [name, *(f"({name}-{taken})" for taken in range(1, times))]
         ways = self._orderings(reaction)
@@ -317,7 +395,7 @@ class ReactionNetwork:
                     changes[name] = changes.get(name, 0) + times
                 form: Any = list(reaction.ops)
                 if reaction.rate is not None:
-                    share = 1 / self._orderings(reaction)
+                    share = reaction.factor / self._orderings(reaction)
                     named = isinstance(reaction.rate, str)
                     slot = (str(reaction.rate), share) if named else (None, float(reaction.rate) * share)
                     at = slots.setdefault(slot, len(slots))
@@ -736,8 +814,9 @@ class ReactionNetwork:
 
     def _start(self, x0: Mapping[str, ArrayLike] | ArrayLike | None, n: int) -> NDArray[np.float64]:
         width = len(self._species)
+        initial = np.array([self._initial.get(name, 0.0) for name in self._species])
         if x0 is None:
-            return np.zeros(width)
+            return initial
         if not isinstance(x0, Mapping):
             values = _whole(x0, "x0")
             if values.shape not in ((width,), (n, width)):
@@ -747,7 +826,7 @@ class ReactionNetwork:
             if name not in self._species:
                 raise ValueError(f"x0: {unknown('species', name, self._species)}")
         columns = {self._species[name]: _whole(value, f"x0: {name}") for name, value in x0.items()}
-        return _per_trajectory(columns, np.zeros(width), n, "x0")
+        return _per_trajectory(columns, initial, n, "x0")
 
     def _constants(
         self, slots: Iterable[tuple[str | None, float]], params: Mapping[str, ArrayLike] | None, n: int
@@ -1075,6 +1154,33 @@ class _Run:
 
 _PART_BYTES = 1 << 24
 """The size of the counts that `moments` and `histogram` hold at a time."""
+
+
+def _inlined(
+    text: str,
+    params: Mapping[str, int],
+    groups: Mapping[str, Mapping[int, float]],
+    functions: Mapping[str, list[Instruction]],
+) -> list[Instruction]:
+    """Compile a function of parameters, observables and the functions before it."""
+    bodies: list[list[Instruction]] = []
+
+    def name(name: str) -> Instruction | None:
+        if name in params:
+            return "constant", params[name]
+        if name in groups:
+            body: list[Instruction] = [("number", 0.0)]
+            for index, weight in groups[name].items():
+                body += [("species", float(index)), ("number", weight), ("mul", 0.0), ("add", 0.0)]
+        elif name in functions:
+            body = functions[name]
+        else:
+            return None
+        bodies.append(body)
+        return "body", len(bodies) - 1.0
+
+    ops = compiled(text, 0, name, [*params, *groups, *functions])
+    return [op for outer in ops for op in (bodies[int(outer[1])] if outer[0] == "body" else [outer])]
 
 
 def _side_of(terms: Mapping[str, int], name: str) -> dict[str, int]:
