@@ -58,6 +58,10 @@ test: $(VENV)/.built $(VENV)/.extra-dev $(VENV)/.nextest ## Run every test: Rust
 	cargo test --doc --workspace
 	$(PY) -m pytest $(ARGS)
 
+.PHONY: dsmts
+dsmts: $(VENV)/.built $(VENV)/.extra-sbml ## Run the cases of the SBML stochastic test suite in a folder: DIR=folder (ARGS: --n and others)
+	$(PY) tests/dsmts.py $(or $(DIR),$(error dsmts needs DIR=folder)) $(ARGS)
+
 .PHONY: check
 check: $(VENV)/.built $(VENV)/.extra-dev ## Check formatting, lints, types, stubs and docstrings
 	cargo fmt --all --check
@@ -73,10 +77,13 @@ check: $(VENV)/.built $(VENV)/.extra-dev ## Check formatting, lints, types, stub
 BENCH_PYTHON ?= $(shell for p in $(PYTHON) python3.14 python3.13 python3.12 $(HOME)/.pyenv/versions/3.1[2-9]*/bin/python3; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 12))' 2>/dev/null && echo $$p && exit; done; echo $(PYTHON))
 
+# Which benches/bench_*.py to run; ARGS goes to each of them.
+FAMILY ?= maps gillespie
+
 .PHONY: bench
-bench: ## Time the package beside its peers, then the kernels alone (ARGS: bench_maps.py's)
+bench: ## Time the package beside its peers, then the kernels alone (ARGS: --quick; FAMILY=gillespie for one and its options)
 	@$(MAKE) --no-print-directory VENV=.venv-bench PYTHON=$(BENCH_PYTHON) .venv-bench/.built .venv-bench/.extra-bench
-	.venv-bench/bin/python benches/bench_maps.py $(ARGS)
+	@for family in $(FAMILY); do (set -x; .venv-bench/bin/python benches/bench_$$family.py $(ARGS)); done
 	cargo bench
 
 .PHONY: docs

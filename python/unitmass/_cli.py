@@ -1,4 +1,4 @@
-"""The command line: ``unitmass score``, ``unitmass demo`` and ``unitmass config``."""
+"""The command line: ``unitmass score``, ``unitmass simulate``, ``unitmass demo`` and ``unitmass config``."""
 
 from __future__ import annotations
 
@@ -6,14 +6,20 @@ import argparse
 import csv
 import errno
 import json
+import math
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NoReturn
+from pathlib import Path
+from typing import Any, NoReturn, get_args
 
 from unitmass._files import file_format, score_file
+from unitmass._simulate import MODELS, RESULTS, simulate_file
+from unitmass._workers import resolve
+from unitmass.gillespie import Method
 from unitmass.score import MAPS, score_batches
 
 __all__ = ["main"]
@@ -34,14 +40,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return command(parser, **arguments)
     except (ValueError, TypeError, NotImplementedError, OSError, ImportError, MemoryError) as error:
-        print(f"unitmass: error: {_line(_described(error))}", file=sys.stderr)
+        text = _described(error, resumes=command is _score)
+        marked = re.search(r"\n *\^$", text)  # a line of a model, and a mark under it
+        print(f"unitmass: error: {text if marked else _line(text)}", file=sys.stderr)
         return 1
 
 
 def _parser() -> argparse.ArgumentParser:
     from unitmass import __version__
 
-    parser = _Parser(prog="unitmass", description="Scores in, probability distributions out.")
+    parser = _Parser(
+        prog="unitmass", description="Scores in, probability distributions out; networks in, trajectories out."
+    )
     parser.add_argument("--version", action="version", version=f"unitmass {__version__}")
     commands = parser.add_subparsers(required=True, metavar="command")
 
@@ -78,10 +88,13 @@ def _parser() -> argparse.ArgumentParser:
     score.add_argument("--no-progress", action="store_true", help="draw no progress bar, not even on a terminal")
     score.add_argument("--json", dest="as_json", action="store_true", help="print what was done as one JSON object")
 
+    _add_simulate(commands)
+
     demo = commands.add_parser(
         "demo",
-        help="score real logits and draw what comes out",
-        description="Score the logits of 1,797 handwritten digits with three maps; print a table and draw maps.png.",
+        help="score real logits, simulate genes, and draw what comes out",
+        description="Score the logits of 1,797 handwritten digits with three maps and draw maps.png; simulate a gene "
+        "and a genetic oscillator and draw gillespie.png; print tables of both.",
     )
     demo.set_defaults(command=_demo)
     demo.add_argument("--out", default="demo", metavar="DIR", help="folder for the results (default: demo)")
@@ -90,6 +103,71 @@ def _parser() -> argparse.ArgumentParser:
     config = commands.add_parser("config", help="print versions, SIMD level and workers")
     config.set_defaults(command=_config)
     return parser
+
+
+def _add_simulate(commands: Any) -> None:
+    simulate = commands.add_parser(
+        "simulate",
+        help="simulate a reaction network",
+        description="Simulate the reaction network in MODEL exactly, from time 0 to T, and write the counts of all "
+        "trajectories, or their moments. Trajectory i depends on the seed and i alone.",
+    )
+    simulate.set_defaults(command=_simulate)
+    simulate.add_argument(
+        "model", metavar="MODEL", help="network: .txt (as ReactionNetwork reads), .xml (SBML) or .net"
+    )
+    simulate.add_argument("--t-end", type=_positive, metavar="T", required=True, help="until when")
+    simulate.add_argument(
+        "--points", type=_integer(2, 2**31 - 1), default=101, metavar="P", help="times from 0 to T (default 101)"
+    )
+    simulate.add_argument(
+        "--runs", type=_integer(1, 2**63 - 1), default=1, metavar="N", help="trajectories (default 1)"
+    )
+    simulate.add_argument("--out", metavar="FILE", help="file to write: .npz, .parquet or .nc (netCDF)")
+    simulate.add_argument("--plot", metavar="PNG", help="draw paths, means and bands of a standard deviation")
+    simulate.add_argument(
+        "--moments", action="store_true", help="means and covariances only, in memory that does not grow with N"
+    )
+    simulate.add_argument("--seed", type=_integer(0, 2**64 - 1), metavar="S", help="default: the system draws one")
+    simulate.add_argument(
+        "--first", type=_integer(0, 2**63 - 1), default=0, metavar="I", help="index of the first trajectory (default 0)"
+    )
+    simulate.add_argument(
+        "--param", dest="params", type=_pair, action="append", metavar="NAME=VALUE", help="in place of the model's"
+    )
+    simulate.add_argument("--x0", type=_pair, action="append", metavar="NAME=COUNT", help="in place of the model's")
+    simulate.add_argument("--species", metavar="A,B,C", help="which to record (default: all)")
+    simulate.add_argument("--method", choices=get_args(Method), default="auto", help="the engine (default: auto)")
+    simulate.add_argument(
+        "--max-events", type=_integer(0, 2**63 - 1), metavar="M", help="a trajectory with more events is an error"
+    )
+    simulate.add_argument("--workers", type=int, metavar="W", help="threads (default: all cores)")
+    simulate.add_argument("--overwrite", action="store_true", help="replace FILE and PNG if they exist")
+    simulate.add_argument("--no-progress", action="store_true", help="draw no progress bar, not even on a terminal")
+    simulate.add_argument("--json", dest="as_json", action="store_true", help="print what was done as one JSON object")
+
+
+def _positive(text: str) -> float:
+    number = _finite(text)
+    if number is None or number <= 0:
+        raise argparse.ArgumentTypeError(f"expected a number above 0, found {text!r}")
+    return number
+
+
+def _pair(text: str) -> tuple[str, float]:
+    name, _, value = text.rpartition("=")
+    number = _finite(value)
+    if not name.strip() or number is None:
+        raise argparse.ArgumentTypeError(f"expected a name, '=' and a number, found {text!r}")
+    return name.strip(), number
+
+
+def _finite(text: str) -> float | None:
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None
 
 
 def _integer(least: int, most: int) -> Callable[[str], int]:
@@ -223,6 +301,81 @@ def _sigterm_interrupts() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
+def _simulate(
+    parser: argparse.ArgumentParser,
+    *,
+    model: str,
+    out: str | None,
+    plot: str | None,
+    species: str | None,
+    params: list[tuple[str, float]] | None,
+    x0: list[tuple[str, float]] | None,
+    no_progress: bool,
+    as_json: bool,
+    **rest: Any,
+) -> int:
+    # A comma between brackets is part of a name.
+    names = re.split(r",(?![^()]*\))", species) if species else None if species is None else []
+    names = names and [name.strip('"') for name in names]
+    _check_simulate(parser, model, out, plot, names, rest)
+    interrupted: int | None = None
+    with _sigterm_interrupts():
+        try:
+            report = simulate_file(
+                model,
+                out=out,
+                plot=plot,
+                species=names,
+                params=dict(params or ()),
+                x0=dict(x0 or ()),
+                progress=not no_progress,
+                **rest,
+            )
+        except KeyboardInterrupt as stop:
+            interrupted = 128 + (stop.args[0] if stop.args else signal.SIGINT)
+    if interrupted is not None:
+        print("unitmass: interrupted; nothing is written", file=sys.stderr)
+        return interrupted
+    n = report["trajectories"]
+    print(
+        f"{' and '.join(path for path in (out, plot) if path)}: {n:,} trajector{'y' if n == 1 else 'ies'}, "
+        f"{report['events']:,} events in {report['seconds']:.3g} s: {report['events_per_second']:,.0f} events/s "
+        f"(seed {report['seed']}, {report['method']})",
+        file=sys.stderr,
+    )
+    if as_json:
+        print(json.dumps(report, ensure_ascii=False))
+    return 0
+
+
+def _check_simulate(
+    parser: argparse.ArgumentParser,
+    model: str,
+    out: str | None,
+    plot: str | None,
+    names: list[str] | None,
+    rest: dict[str, Any],
+) -> None:
+    """Exit with code 2 if the options do not fit each other, before any file is touched."""
+    for path, known in ((model, MODELS), (out, RESULTS), (plot, [".png"])):
+        if path is not None and Path(path).suffix.lower() not in known:
+            *others, last = known
+            parser.error(f"{path}: the name must end in {', '.join(others)}{' or ' if others else ''}{last}")
+    if out is None and plot is None:
+        parser.error("nothing to write: give --out, --plot or both")
+    if rest["moments"] and rest["runs"] < 2:
+        parser.error("--moments needs --runs of at least 2")
+    for name in names or ():
+        if (names or []).count(name) > 1:
+            parser.error(f"species: {name!r} is named twice")
+    if names == []:
+        parser.error("species: no name is given")
+    try:
+        resolve(rest["workers"])
+    except (ValueError, TypeError) as error:
+        parser.error(str(error))
+
+
 def _report(report: dict[str, Any], as_json: bool) -> None:
     options = "".join(f", {name} {value:g}" for name, value in report["options"].items() if isinstance(value, float))
     resumed = f" ({report['resumed_rows']:,} of them before)" if report["resumed_rows"] else ""
@@ -259,9 +412,9 @@ def _config(parser: argparse.ArgumentParser) -> int:
     return 0
 
 
-def _described(error: BaseException) -> str:
+def _described(error: BaseException, resumes: bool) -> str:
     if isinstance(error, OSError) and error.errno is not None:
-        hint = "; the same command with --resume goes on" if error.errno in _PASSING else ""
+        hint = "; the same command with --resume goes on" if resumes and error.errno in _PASSING else ""
         return f"{error.filename + ': ' if isinstance(error.filename, str) else ''}{error.strerror}{hint}"
     return str(error) or type(error).__name__
 

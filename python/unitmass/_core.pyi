@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from typing import Any, TypeAlias, final
 
 import numpy as np
@@ -30,13 +31,24 @@ _Mask: TypeAlias = NDArray[np.bool_] | None
 _PerRow: TypeAlias = float | NDArray[np.float64]
 _Triple: TypeAlias = tuple[_Scores, NDArray[np.uintp], NDArray[np.uintp]]
 
-_Form: TypeAlias = tuple[int, list[tuple[int, int]]] | list[tuple[str, float]]
+_Ops: TypeAlias = list[tuple[str, float]]
+_Form: TypeAlias = tuple[int, list[tuple[int, int]]] | _Ops
+_Intervention: TypeAlias = tuple[_Ops, bool, bool, bool, _Ops | None, list[tuple[int, _Ops]]]
 
 @final
 class Network:
-    def __new__(cls, species: int, constants: int, reactions: list[tuple[_Form, list[tuple[int, int]]]]) -> Network: ...
+    def __new__(
+        cls,
+        species: int,
+        variables: int,
+        constants: int,
+        reactions: list[tuple[_Form, list[tuple[int, int]]]],
+        interventions: list[_Intervention],
+    ) -> Network: ...
+    def fastest(self, until: _Ops | None) -> str: ...
     def simulate(
         self,
+        method: str,
         start: NDArray[np.float64],
         constants: NDArray[np.float64],
         times: NDArray[np.float64],
@@ -44,15 +56,16 @@ class Network:
         seed: int,
         first: int,
         max_events: int | None,
-        until: list[tuple[str, float]] | None,
+        until: _Ops | None,
         counts: NDArray[np.int64],
         events: NDArray[np.uint64],
         stopped: NDArray[np.float64],
         log: bool,
         workers: int,
+        progress: Callable[[int, int], object] | None,
     ) -> tuple[
         tuple[str, int, float, int, float, list[float]] | None,
-        tuple[NDArray[np.float64], NDArray[np.int64]] | None,
+        tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.float64]] | None,
     ]: ...
 
 def available_workers() -> int: ...

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import difflib
-import math
-import operator
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["Instruction", "Syntax", "compiled", "evaluated", "unknown"]
+import numpy as np
+
+__all__ = ["WORDS", "Instruction", "Syntax", "compiled", "evaluated", "monomial", "unknown"]
 
 Instruction = tuple[str, float]
 
@@ -47,7 +47,11 @@ _BINARY = {
     "^": (8, "pow", False),
     "**": (8, "pow", False),
 }
-_NOT, _MINUS, _POWER = 3, 7, 8
+_NOT, _COMPARISON, _MINUS, _POWER = 3, 4, 7, 8
+_DEPTH = 100
+"""Deeper nesting would come near the end of Python's own stack."""
+WORDS = ("and", "or", "not")
+"""Names that are operators."""
 
 
 class Syntax(ValueError):
@@ -57,10 +61,10 @@ class Syntax(ValueError):
         super().__init__(f"{message}\n    {text}\n    {' ' * at}^")
 
 
-def unknown(kind: str, name: str, known: Iterable[str]) -> str:
+def unknown(kind: str, name: object, known: Iterable[str]) -> str:
     """Say that a name is unknown, and which was perhaps meant."""
     spelled = {candidate.lower(): candidate for candidate in known}
-    near = difflib.get_close_matches(name.lower(), list(spelled), 1)
+    near = difflib.get_close_matches(str(name).lower(), list(spelled), 1)
     return f"unknown {kind} {name!r}" + (f", did you mean {spelled[near[0]]!r}?" if near else "")
 
 
@@ -72,11 +76,12 @@ class _Token:
 
 
 def compiled(
-    text: str, start: int, name: Callable[[str], Instruction | None], names: Iterable[str]
+    text: str, start: int, name: Callable[[str], list[Instruction] | None], names: Iterable[str]
 ) -> list[Instruction]:
     """Compile the expression that begins at a character of a text and goes to its end.
 
-    `name` turns a name into an instruction, or returns None for one that it does not know; `names` are those it knows.
+    `name` turns a name, or the call of one without arguments ("f()"), into instructions, or returns None for one that
+    it does not know; `names` are those it knows.
     """
     parser = _Parser(text, start, name, names)
     ops = parser.expression(0)
@@ -85,55 +90,98 @@ def compiled(
     return ops
 
 
-def evaluated(ops: Iterable[Instruction], constants: Sequence[float]) -> float:
-    """Evaluate an expression of numbers and constants."""
-    stack: list[float] = []
+def evaluated(
+    ops: Iterable[Instruction],
+    constants: Sequence[Any],
+    species: Callable[[int], Any] | None = None,
+    time: Any = 0.0,
+) -> Any:
+    """Evaluate an expression, whose names may stand for numbers or arrays."""
+    stack: list[Any] = []
     for name, value in ops:
         if name == "number":
             stack.append(value)
         elif name == "constant":
             stack.append(constants[int(value)])
+        elif name == "species" and species is not None:
+            stack.append(species(int(value)))
+        elif name == "time":
+            stack.append(time)
         else:
             count, function = _MEANING[name]
             stack, operands = stack[: len(stack) - count], stack[len(stack) - count :]
-            stack.append(float(function(*operands)))
+            with np.errstate(all="ignore"):
+                stack.append(function(*operands) * 1.0)
     return stack[0]
 
 
+def monomial(ops: Iterable[Instruction]) -> tuple[float, int | None, dict[int, int]] | None:
+    """Recognise mass action, such as c k x (x - 1): factor, constant (or none), how many of each species take part."""
+    stack: list[tuple[float, int | None, dict[int, list[float]]]] = []  # for each species what is subtracted from it
+    for name, value in ops:
+        if name == "number":
+            stack.append((value, None, {}))
+        elif name == "constant":
+            stack.append((1.0, int(value), {}))
+        elif name == "species":
+            stack.append((1.0, None, {int(value): [0.0]}))
+        elif name in ("mul", "div", "sub"):
+            (b, b_constant, b_taken), (a, a_constant, a_taken) = stack.pop(), stack.pop()
+            is_number = b_constant is None and not b_taken
+            if name == "mul" and None in (a_constant, b_constant):
+                constant = a_constant if b_constant is None else b_constant
+                species = {**a_taken, **b_taken}
+                stack.append((a * b, constant, {i: a_taken.get(i, []) + b_taken.get(i, []) for i in species}))
+            elif name == "div" and is_number and b:
+                stack.append((a / b, a_constant, a_taken))
+            elif name == "sub" and is_number and (a, a_constant, list(a_taken.values())) == (1.0, None, [[0.0]]):
+                stack.append((1.0, None, {i: [b] for i in a_taken}))
+            else:
+                return None
+        else:
+            return None
+    factor, constant, taken = stack[0]
+    if factor < 0 or any(sorted(subtracted) != list(range(len(subtracted))) for subtracted in taken.values()):
+        return None
+    return factor, constant, {i: len(subtracted) for i, subtracted in taken.items()}
+
+
 _MEANING: dict[str, tuple[int, Callable[..., Any]]] = {
-    "neg": (1, operator.neg),
-    "add": (2, operator.add),
-    "sub": (2, operator.sub),
-    "mul": (2, operator.mul),
-    "div": (2, operator.truediv),
-    "pow": (2, math.pow),
-    "lt": (2, operator.lt),
-    "le": (2, operator.le),
-    "eq": (2, operator.eq),
-    "ne": (2, operator.ne),
-    "and": (2, lambda a, b: bool(a) and bool(b)),
-    "or": (2, lambda a, b: bool(a) or bool(b)),
-    "not": (1, operator.not_),
-    "if": (3, lambda a, b, c: b if a else c),
-    "exp": (1, math.exp),
-    "log": (1, math.log),
-    "log10": (1, math.log10),
-    "sqrt": (1, math.sqrt),
-    "abs": (1, abs),
-    "min": (2, min),
-    "max": (2, max),
-    "floor": (1, math.floor),
-    "ceil": (1, math.ceil),
+    "neg": (1, np.negative),
+    "add": (2, np.add),
+    "sub": (2, np.subtract),
+    "mul": (2, np.multiply),
+    "div": (2, np.divide),
+    "pow": (2, np.float_power),
+    "lt": (2, np.less),
+    "le": (2, np.less_equal),
+    "eq": (2, np.equal),
+    "ne": (2, np.not_equal),
+    "and": (2, np.logical_and),
+    "or": (2, np.logical_or),
+    "not": (1, np.logical_not),
+    "if": (3, np.where),
+    "exp": (1, np.exp),
+    "log": (1, np.log),
+    "log10": (1, np.log10),
+    "sqrt": (1, np.sqrt),
+    "abs": (1, np.abs),
+    "min": (2, np.minimum),
+    "max": (2, np.maximum),
+    "floor": (1, np.floor),
+    "ceil": (1, np.ceil),
 }
 
 
 class _Parser:
     """Precedence climbing (Pratt, 1973)."""
 
-    def __init__(self, text: str, start: int, name: Callable[[str], Instruction | None], names: Iterable[str]) -> None:
+    def __init__(
+        self, text: str, start: int, name: Callable[[str], list[Instruction] | None], names: Iterable[str]
+    ) -> None:
         self.text, self.name, self.names = text, name, names
         self.tokens = self.scan(start)
-        self.index = 0
+        self.index = self.depth = 0
 
     def scan(self, at: int) -> list[_Token]:
         tokens = []
@@ -163,14 +211,31 @@ class _Parser:
         self.index += 1
 
     def expression(self, tightness: int) -> list[Instruction]:
+        self.depth += 1
+        if self.depth > _DEPTH:
+            raise Syntax("this is nested too deeply", self.text, self.token.at)
+        begins, compared = self.token.at, None
         left = self.operand()
         while self.token.text in _BINARY and _BINARY[self.token.text][0] > tightness:
-            binds, instruction, swapped = _BINARY[self.take().text]
+            sign = self.take()
+            binds, instruction, swapped = _BINARY[sign.text]
             # A power binds to the right: a^b^c is a^(b^c).
             right = self.expression(binds - 1 if binds == _POWER else binds)
+            if binds == _COMPARISON:
+                if compared is not None:
+                    raise self.chained(begins, compared, sign)
+                compared = sign
             left = [*right, *left] if swapped else [*left, *right]
             left.append((instruction, 0.0))
+        self.depth -= 1
         return left
+
+    def chained(self, begins: int, first: _Token, second: _Token) -> Syntax:
+        left = self.text[begins : first.at].strip()
+        middle = self.text[first.at + len(first.text) : second.at].strip()
+        right = self.text[second.at + len(second.text) : self.token.at].strip()
+        hint = f"write {left} {first.text} {middle} and {middle} {second.text} {right}"
+        return Syntax(f"comparisons cannot be chained: {hint}", self.text, second.at)
 
     def operand(self) -> list[Instruction]:
         token = self.take()
@@ -181,7 +246,7 @@ class _Parser:
         if token.text == "+":
             return self.expression(_MINUS)
         if token.text in ("!", "not"):
-            return [*self.expression(_NOT), ("not", 0.0)]
+            return [*self.expression(_MINUS if token.text == "!" else _NOT), ("not", 0.0)]
         if token.text == "(":
             inner = self.expression(0)
             self.expect(")")
@@ -191,12 +256,17 @@ class _Parser:
         return self.call(token) if self.token.text == "(" else self.named(token)
 
     def named(self, token: _Token) -> list[Instruction]:
-        instruction = self.name(token.text)
-        if instruction is None:
+        instructions = self.name(token.text)
+        if instructions is None:
             raise Syntax(unknown("name", token.text, self.names), self.text, token.at)
-        return [instruction]
+        return instructions
 
     def call(self, token: _Token) -> list[Instruction]:
+        if self.tokens[self.index + 1].text == ")":
+            instructions = self.name(f"{token.text}()")
+            if instructions is not None:
+                self.index += 2
+                return instructions
         if token.text not in _FUNCTIONS:
             raise Syntax(unknown("function", token.text, _FUNCTIONS), self.text, token.at)
         instruction, count = _FUNCTIONS[token.text]

@@ -29,6 +29,14 @@ pub enum Error {
         /// What came.
         value: f64,
     },
+    /// Something that cannot be done in this way.
+    #[error("{argument}: {reason}")]
+    Unsupported {
+        /// The argument's name, as the caller knows it.
+        argument: &'static str,
+        /// Why not.
+        reason: &'static str,
+    },
     /// A simulation that cannot go on.
     #[error("{0}")]
     Trajectory(Box<Failure>),
@@ -65,6 +73,15 @@ pub enum Reason {
         /// The index of the species.
         species: usize,
     },
+    /// An intervention sets a count to what is no whole number.
+    Fraction {
+        /// The index of the species.
+        species: usize,
+        /// The value.
+        value: f64,
+    },
+    /// Interventions trigger one another without end.
+    Endless,
     /// There are more events than were allowed.
     Events,
 }
@@ -86,6 +103,14 @@ impl std::fmt::Display for Failure {
                 )?;
             }
             Reason::Negative { species } => write!(f, "species {species}: the count is below 0")?,
+            Reason::Fraction { species, value } => {
+                write!(
+                    f,
+                    "species {species}: the count is set to {}",
+                    Shown(*value)
+                )?;
+            }
+            Reason::Endless => f.write_str("interventions trigger one another without end")?,
             Reason::Events => write!(f, "max_events: there are more")?,
         }
         write!(

@@ -1,7 +1,8 @@
 //! The kernels of `unitmass`, usable from Rust alone.
 //!
-//! [`maps`] turns scores into probability distributions, [`gillespie`] simulates reaction networks. The rest is what every family stands on: [`error`],
-//! [`scalar`] (f32 and f64), [`simd`] (vector math of a fixed order), [`parallel`] (the worker pool), [`rng`] (streams).
+//! [`maps`] turns scores into probability distributions, [`gillespie`] simulates reaction networks. The rest is what every
+//! family stands on: [`error`], [`scalar`] (f32 and f64), [`simd`] (vector math of a fixed order), [`parallel`] (the worker
+//! pool), [`rng`] (streams).
 
 pub mod error;
 pub mod gillespie;

@@ -1235,7 +1235,8 @@ fn argument(error: Error) -> &'static str {
     match error {
         Error::Empty { argument }
         | Error::Length { argument, .. }
-        | Error::Domain { argument, .. } => argument,
+        | Error::Domain { argument, .. }
+        | Error::Unsupported { argument, .. } => argument,
         Error::Trajectory(_) => "trajectory",
         Error::Interrupted => "interrupted",
     }

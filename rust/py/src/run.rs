@@ -69,6 +69,16 @@ pub(crate) fn detached<R: Send>(
     workers: usize,
     kernel: impl FnOnce(&mut Run<'_>) -> Result<R, Error> + Send,
 ) -> PyResult<R> {
+    watched(py, workers, |_| Ok(()), kernel)
+}
+
+/// The same; `tell` is called now and then, and what it raises stops the kernel.
+pub(crate) fn watched<R: Send>(
+    py: Python<'_>,
+    workers: usize,
+    mut tell: impl FnMut(Python<'_>) -> PyResult<()> + Send,
+    kernel: impl FnOnce(&mut Run<'_>) -> Result<R, Error> + Send,
+) -> PyResult<R> {
     let mut raised = None;
     let result = py.detach(|| {
         let mut looked = None; // a small call never asks for the time
@@ -78,7 +88,8 @@ pub(crate) fn detached<R: Send>(
                 return true;
             }
             *last = Instant::now();
-            raised = Python::attach(|py| py.check_signals()).err();
+            let look = |py: Python<'_>| py.check_signals().and_then(|()| tell(py));
+            raised = Python::attach(look).err();
             raised.is_none()
         };
         kernel(&mut Run {

@@ -17,207 +17,98 @@
 //! 2. The reaction is not looked up: each adds its changes under a mask.
 //! 3. Grid times and ends are rare and handled lane by lane. A lane whose trajectory has ended takes the next one from a
 //!    queue that all workers share.
-//! 4. [`GROUPS`] registers go side by side, to hide the latency of the logarithm and the divisions.
+//! 4. Four registers go side by side, to hide the latency of the logarithm and the divisions; a single one where it holds
+//!    all trajectories.
 
 use std::{
     array, mem,
-    sync::{
-        Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
-    },
+    ops::{Index, IndexMut},
 };
 
 use fearless_simd::{Simd, dispatch, f64x8, mask64x8, prelude::*, u64x8};
 use fearless_simd_macros::simd;
 
 use super::{
+    ledger::{Event, Ledger},
     network::{Network, Propensity},
     program::Program,
 };
 use crate::{
-    error::{Error, Failure, Reason},
-    parallel::{Parts, Run},
+    error::{Error, Reason},
+    parallel::Run,
     rng::Stream,
     scalar::Real,
     simd::ln,
 };
 
 /// Registers side by side.
-pub(super) const GROUPS: usize = 4;
+const GROUPS: usize = 4;
 const LANES: usize = <f64 as Real>::LANES;
-/// Trajectories that a worker simulates at once.
-const WIDTH: usize = GROUPS * LANES;
-/// Events of a lane between two looks at the watch: some milliseconds.
-const SLICE: usize = 4096;
+/// Events of a lane between two looks at the watch, times reactions: some milliseconds.
+const SLICE: usize = 1 << 18;
 
-/// A value for each trajectory that is simulated at once.
+/// A value for each trajectory that is simulated at once, in G registers.
 #[derive(Clone, Copy)]
 #[repr(align(64))]
-pub(super) struct Row([f64; WIDTH]);
+pub(super) struct Row<const G: usize>([[f64; LANES]; G]);
 
-impl Row {
+impl<const G: usize> Row<G> {
     pub(super) fn splat(value: f64) -> Self {
-        Self([value; WIDTH])
+        Self([[value; LANES]; G])
+    }
+
+    fn values(&self) -> &[f64] {
+        self.0.as_flattened()
+    }
+}
+
+impl<const G: usize> Index<usize> for Row<G> {
+    type Output = f64;
+
+    #[inline(always)]
+    fn index(&self, lane: usize) -> &f64 {
+        &self.0[lane / LANES][lane % LANES]
+    }
+}
+
+impl<const G: usize> IndexMut<usize> for Row<G> {
+    #[inline(always)]
+    fn index_mut(&mut self, lane: usize) -> &mut f64 {
+        &mut self.0[lane / LANES][lane % LANES]
     }
 }
 
 #[inline(always)]
-pub(super) fn load<S: Simd>(simd: S, row: &Row, g: usize) -> f64x8<S> {
-    f64x8::from_slice(simd, &row.0[g * LANES..(g + 1) * LANES])
+pub(super) fn load<const G: usize, S: Simd>(simd: S, row: &Row<G>, g: usize) -> f64x8<S> {
+    row.0[g].simd_into(simd)
 }
 
 #[inline(always)]
-pub(super) fn store<S: Simd>(row: &mut Row, g: usize, value: f64x8<S>) {
-    value.store_slice(&mut row.0[g * LANES..(g + 1) * LANES]);
+pub(super) fn store<const G: usize, S: Simd>(row: &mut Row<G>, g: usize, value: f64x8<S>) {
+    row.0[g] = value.into();
 }
 
-/// Values for all trajectories, or for each in turn.
-#[derive(Debug, Clone, Copy)]
-pub enum PerTrajectory<'a> {
-    /// The same for all.
-    All(&'a [f64]),
-    /// As many for each, one trajectory after the other.
-    Each(&'a [f64]),
-}
-
-impl<'a> PerTrajectory<'a> {
-    fn of(self, index: usize, width: usize) -> &'a [f64] {
-        match self {
-            PerTrajectory::All(values) => values,
-            PerTrajectory::Each(values) => &values[index * width..(index + 1) * width],
-        }
-    }
-
-    fn check(self, argument: &'static str, n: usize, width: usize) -> Result<(), Error> {
-        let (expected, found) = match self {
-            PerTrajectory::All(values) => (width, values.len()),
-            PerTrajectory::Each(values) => (width.saturating_mul(n), values.len()),
-        };
-        if expected != found {
-            return Err(Error::Length {
-                argument,
-                expected,
-                found,
-            });
-        }
-        Ok(())
+/// Simulates the trajectories of a ledger.
+pub(super) fn simulate(run: &mut Run<'_>, ledger: &Ledger<'_>) -> Result<(), Error> {
+    let plan = Plan::new(ledger.job.network, ledger.job.until);
+    if ledger.n.div_ceil(run.workers) <= LANES {
+        simulate_in::<1>(run, ledger, &plan)
+    } else {
+        simulate_in::<GROUPS>(run, ledger, &plan)
     }
 }
 
-/// What to simulate.
-#[derive(Debug, Clone, Copy)]
-pub struct Job<'a> {
-    /// The reactions.
-    pub network: &'a Network,
-    /// Counts at time 0.
-    pub start: PerTrajectory<'a>,
-    /// The network's constants.
-    pub constants: PerTrajectory<'a>,
-    /// When to record, not before 0 and never falling.
-    pub times: &'a [f64],
-    /// The species to record.
-    pub species: &'a [usize],
-    /// With the index of a trajectory, its random numbers.
-    pub seed: u64,
-    /// The index of the first trajectory.
-    pub first: u64,
-    /// A trajectory with more events fails.
-    pub max_events: u64,
-    /// Where this is other than 0, a trajectory stays as it is.
-    pub until: Option<&'a Program>,
-}
-
-/// An event of a trajectory.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Event {
-    /// When it happened.
-    pub time: f64,
-    /// The index of the reaction.
-    pub reaction: usize,
-}
-
-/// Where the results of n trajectories go.
-#[derive(Debug)]
-pub struct Output<'a> {
-    /// Counts by trajectory, time and species. The state at a time includes the events at that very time.
-    pub counts: &'a mut [i64],
-    /// How many events there were up to the last time.
-    pub events: &'a mut [u64],
-    /// The time at which [`Job::until`] came true; infinite where it did not. One for each trajectory, or none.
-    pub stopped: &'a mut [f64],
-    /// All events up to the last time. One for each trajectory, or none.
-    pub log: &'a mut [Vec<Event>],
-}
-
-/// Simulates as many trajectories as `output.events` has room for.
-///
-/// # Errors
-/// [`Error::Length`] and [`Error::Domain`] for shapes and indices that do not fit; [`Error::Trajectory`] for a propensity
-/// below 0 or not a number, a count below 0, and too many events; [`Error::Interrupted`].
-pub fn simulate(run: &mut Run<'_>, job: &Job<'_>, output: Output<'_>) -> Result<(), Error> {
-    let Output {
-        counts,
-        events,
-        stopped,
-        log,
-    } = output;
-    let n = events.len();
-    let network = job.network;
-    job.start.check("x0", n, network.species)?;
-    job.constants.check("params", n, network.constants)?;
-    if let Some(&index) = job.species.iter().find(|&&index| index >= network.species) {
-        return Err(Error::Domain {
-            argument: "species",
-            domain: "the index of a species",
-            value: index as f64,
-        });
-    }
-    let width = job.times.len().saturating_mul(job.species.len());
-    let stops = if job.until.is_some() { n } else { 0 };
-    let logs = if log.is_empty() { 0 } else { n };
-    for (argument, expected, found) in [
-        ("counts", n.saturating_mul(width), counts.len()),
-        ("stopped", stops, stopped.len()),
-        ("log", logs, log.len()),
-    ] {
-        if expected != found {
-            return Err(Error::Length {
-                argument,
-                expected,
-                found,
-            });
-        }
-    }
-    stopped.fill(f64::INFINITY);
-    let mut plan = Plan::new(network);
-    if let Some(until) = job.until {
-        network.check(until)?;
-        plan.depth = plan.depth.max(until.depth());
-    }
-    let shared = Shared {
-        job,
-        plan: &plan,
-        n,
-        next: AtomicUsize::new(0),
-        failed: AtomicBool::new(false),
-        failure: Mutex::new(None),
-        logs: !log.is_empty(),
-        counts: Parts::new(counts),
-        events: Parts::new(events),
-        stopped: Parts::new(stopped),
-        log: Parts::new(log),
-    };
+fn simulate_in<const G: usize>(
+    run: &mut Run<'_>,
+    ledger: &Ledger<'_>,
+    plan: &Plan,
+) -> Result<(), Error> {
     let level = run.level;
     run.until_done(
-        n.div_ceil(WIDTH),
-        || Lanes::new(&shared),
+        ledger.n.div_ceil(G * LANES),
+        || Lanes::<G>::new(ledger, plan),
         |lanes| dispatch!(level, simd => lanes.advance(simd)),
-    )?;
-    let failure = shared.failure.into_inner();
-    match failure.unwrap_or_else(PoisonError::into_inner) {
-        Some(failure) => Err(Error::Trajectory(Box::new(failure))),
-        None => Ok(()),
-    }
+    )
 }
 
 /// A network in the order in which the kernel takes its reactions.
@@ -233,12 +124,12 @@ struct Plan {
     changes: Vec<Vec<(usize, f64)>>,
     /// The reaction at a position.
     reaction: Vec<usize>,
-    /// Species that a program might take below 0.
+    /// Species that a reaction might take below 0: it takes more of them than its propensity asks for.
     guarded: Vec<usize>,
 }
 
 impl Plan {
-    fn new(network: &Network) -> Self {
+    fn new(network: &Network, until: Option<&Program>) -> Self {
         let mut plan = Self {
             zeroth: Vec::new(),
             first: Vec::new(),
@@ -246,7 +137,7 @@ impl Plan {
             pair: Vec::new(),
             general: Vec::new(),
             programs: Vec::new(),
-            depth: 0,
+            depth: until.map_or(0, Program::depth),
             changes: Vec::new(),
             reaction: Vec::new(),
             guarded: Vec::new(),
@@ -282,12 +173,22 @@ impl Plan {
                 Propensity::Program(program) => {
                     plan.depth = plan.depth.max(program.depth());
                     plan.programs.push(program.clone());
-                    let falling = reaction.changes.iter().filter(|change| change.1 < 0);
-                    plan.guarded.extend(falling.map(|change| change.0));
                     5
                 }
             };
             kinds[kind].push(index);
+            let taken = |species| match &reaction.propensity {
+                Propensity::MassAction { reactants, .. } => {
+                    let of = reactants.iter().find(|reactant| reactant.0 == species);
+                    of.map_or(0, |reactant| reactant.1)
+                }
+                Propensity::Program(_) => 0,
+            };
+            let falls = reaction
+                .changes
+                .iter()
+                .filter(|(species, by)| *by < 0 && by.unsigned_abs() as usize > taken(*species));
+            plan.guarded.extend(falls.map(|change| change.0));
         }
         plan.guarded.sort_unstable();
         plan.guarded.dedup();
@@ -302,61 +203,54 @@ impl Plan {
     }
 }
 
-/// What the workers share.
-struct Shared<'a> {
-    job: &'a Job<'a>,
-    plan: &'a Plan,
-    n: usize,
-    /// The trajectory that the next free lane takes.
-    next: AtomicUsize,
-    failed: AtomicBool,
-    failure: Mutex<Option<Failure>>,
-    logs: bool,
-    counts: Parts<'a, i64>,
-    events: Parts<'a, u64>,
-    stopped: Parts<'a, f64>,
-    log: Parts<'a, Vec<Event>>,
-}
-
 /// The trajectories of a worker.
-struct Lanes<'a> {
-    shared: &'a Shared<'a>,
-    counts: Vec<Row>,
-    constants: Vec<Row>,
+struct Lanes<'a, const G: usize> {
+    ledger: &'a Ledger<'a>,
+    plan: &'a Plan,
+    counts: Vec<Row<G>>,
+    constants: Vec<Row<G>>,
     /// cⱼ
-    sums: Vec<Row>,
-    stack: Vec<Row>,
-    random: [[u64; WIDTH]; 4],
-    time: Row,
+    sums: Vec<Row<G>>,
+    stack: Vec<Row<G>>,
+    random: [[[u64; LANES]; G]; 4],
+    time: Row<G>,
     /// The next grid time; infinite where a lane is idle.
-    next_time: Row,
-    fired: Row,
-    trajectory: [usize; WIDTH],
-    recorded: [usize; WIDTH],
+    next_time: Row<G>,
+    fired: Row<G>,
+    trajectory: Vec<usize>,
+    recorded: Vec<usize>,
     log: Vec<Vec<Event>>,
     busy: usize,
+    /// Events of trajectories that have ended, and how many events were noted.
+    ended: u64,
+    noted: u64,
 }
 
-impl<'a> Lanes<'a> {
-    fn new(shared: &'a Shared<'a>) -> Self {
-        let Shared { job, plan, .. } = *shared;
+impl<'a, const G: usize> Lanes<'a, G> {
+    const WIDTH: usize = G * LANES;
+
+    fn new(ledger: &'a Ledger<'a>, plan: &'a Plan) -> Self {
+        let job = ledger.job;
         let rows = |count| vec![Row::splat(0.0); count];
         let mut lanes = Self {
-            shared,
+            ledger,
+            plan,
             counts: rows(job.network.species),
             constants: rows(job.network.constants),
             sums: rows(plan.reaction.len()),
             stack: rows(plan.depth),
-            random: [[1; WIDTH]; 4],
+            random: [[[1; LANES]; G]; 4],
             time: Row::splat(0.0),
             next_time: Row::splat(f64::INFINITY),
             fired: Row::splat(0.0),
-            trajectory: [0; WIDTH],
-            recorded: [0; WIDTH],
-            log: vec![Vec::new(); WIDTH],
+            trajectory: vec![0; Self::WIDTH],
+            recorded: vec![0; Self::WIDTH],
+            log: vec![Vec::new(); Self::WIDTH],
             busy: 0,
+            ended: 0,
+            noted: 0,
         };
-        for lane in 0..WIDTH {
+        for lane in 0..Self::WIDTH {
             lanes.refill(lane);
         }
         lanes
@@ -364,66 +258,52 @@ impl<'a> Lanes<'a> {
 
     /// Takes the next trajectory; the lane is idle where none is left: it has no time to wait for.
     fn refill(&mut self, lane: usize) {
-        let Shared { job, n, .. } = *self.shared;
-        loop {
-            let index = self.shared.next.fetch_add(1, Ordering::Relaxed);
-            if index >= n {
-                self.next_time.0[lane] = f64::INFINITY;
-                self.constants.iter_mut().for_each(|row| row.0[lane] = 0.0);
-                self.counts.iter_mut().for_each(|row| row.0[lane] = 0.0);
-                return;
-            }
-            let start = job.start.of(index, self.counts.len());
-            let constants = job.constants.of(index, self.constants.len());
-            if job.times.is_empty() {
-                continue;
-            }
-            for (row, &value) in self.counts.iter_mut().zip(start) {
-                row.0[lane] = value;
-            }
-            for (row, &value) in self.constants.iter_mut().zip(constants) {
-                row.0[lane] = value;
-            }
-            let state = Stream::new(job.seed, job.first.wrapping_add(index as u64)).state();
-            for (row, value) in self.random.iter_mut().zip(state) {
-                row[lane] = value;
-            }
-            self.time.0[lane] = 0.0;
-            self.next_time.0[lane] = job.times[0];
-            self.fired.0[lane] = 0.0;
-            self.trajectory[lane] = index;
-            self.recorded[lane] = 0;
-            self.busy += 1;
+        let job = self.ledger.job;
+        let Some(index) = self.ledger.take() else {
+            self.next_time[lane] = f64::INFINITY;
+            self.constants.iter_mut().for_each(|row| row[lane] = 0.0);
+            self.counts.iter_mut().for_each(|row| row[lane] = 0.0);
+            self.fired[lane] = 0.0;
             return;
+        };
+        let start = job.start.of(index, self.counts.len());
+        for (row, &value) in self.counts.iter_mut().zip(start) {
+            row[lane] = value;
         }
+        let constants = job.constants.of(index, self.constants.len());
+        for (row, &value) in self.constants.iter_mut().zip(constants) {
+            row[lane] = value;
+        }
+        let state = Stream::new(job.seed, self.ledger.stream(index)).state();
+        for (row, value) in self.random.iter_mut().zip(state) {
+            row[lane / LANES][lane % LANES] = value;
+        }
+        self.time[lane] = 0.0;
+        self.next_time[lane] = job.times[0];
+        self.fired[lane] = 0.0;
+        self.trajectory[lane] = index;
+        self.recorded[lane] = 0;
+        self.busy += 1;
     }
 
     /// Records the state at the grid times before `until`; says whether the trajectory goes on.
     fn record(&mut self, lane: usize, until: f64) -> bool {
-        let Shared { job, .. } = *self.shared;
+        let ledger = self.ledger;
         let index = self.trajectory[lane];
-        let width = job.species.len();
-        while self.next_time.0[lane] < until {
-            let at = (index * job.times.len() + self.recorded[lane]) * width;
-            // SAFETY: each trajectory belongs to one lane of one worker.
-            let out = unsafe { self.shared.counts.part(at, width) };
-            for (out, &species) in out.iter_mut().zip(job.species) {
-                *out = self.counts[species].0[lane] as i64;
-            }
+        while self.next_time[lane] < until {
+            ledger.record(index, self.recorded[lane], |species| {
+                self.counts[species][lane]
+            });
             self.recorded[lane] += 1;
-            match job.times.get(self.recorded[lane]) {
-                Some(&time) => self.next_time.0[lane] = time,
+            match ledger.job.times.get(self.recorded[lane]) {
+                Some(&time) => self.next_time[lane] = time,
                 None => {
                     if self.is_beyond_limit(lane) {
                         self.fail(lane, Reason::Events);
                     }
-                    // SAFETY: as above.
-                    unsafe {
-                        self.shared.events.part(index, 1)[0] = self.fired.0[lane] as u64;
-                        if self.shared.logs {
-                            self.shared.log.part(index, 1)[0] = mem::take(&mut self.log[lane]);
-                        }
-                    }
+                    let fired = self.fired[lane] as u64;
+                    self.ended += fired;
+                    ledger.finish(index, fired, mem::take(&mut self.log[lane]));
                     self.busy -= 1;
                     return false;
                 }
@@ -432,56 +312,36 @@ impl<'a> Lanes<'a> {
         true
     }
 
-    /// Notes what is wrong with the trajectory of a lane, and ends the call.
     fn fail(&mut self, lane: usize, reason: Reason) {
-        let failure = Failure {
-            trajectory: self
-                .shared
-                .job
-                .first
-                .wrapping_add(self.trajectory[lane] as u64),
-            time: self.time.0[lane],
-            state: self.counts.iter().map(|row| row.0[lane]).collect(),
-            reason,
-        };
-        let mut found = self
-            .shared
-            .failure
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        if found
-            .as_ref()
-            .is_none_or(|found| failure.trajectory < found.trajectory)
-        {
-            *found = Some(failure);
-        }
-        self.shared.failed.store(true, Ordering::Relaxed);
+        let state = self.counts.iter().map(|row| row[lane]).collect();
+        let (index, time) = (self.trajectory[lane], self.time[lane]);
+        self.ledger.fail(index, time, state, reason);
     }
 
     fn is_busy(&self, lane: usize) -> bool {
-        self.next_time.0[lane] < f64::INFINITY
+        self.next_time[lane] < f64::INFINITY
     }
 
     /// Finds the propensity that is below 0, or no number, or makes the sum infinite.
     #[cold]
     #[inline(never)]
     fn blame_propensities<S: Simd>(&mut self, simd: S) {
-        let Shared { plan, .. } = *self.shared;
+        let plan = self.plan;
         let programs = plan.reaction.len() - plan.programs.len();
         for (index, program) in plan.programs.iter().enumerate() {
             program.run(simd, &self.constants, &self.counts, &mut self.stack);
-            for lane in 0..WIDTH {
-                let value = self.stack[0].0[lane];
+            for lane in 0..Self::WIDTH {
+                let value = self.stack[0][lane];
                 if self.is_busy(lane) && !(0.0..f64::INFINITY).contains(&value) {
                     let reaction = plan.reaction[programs + index];
                     return self.fail(lane, Reason::Propensity { reaction, value });
                 }
             }
         }
-        for lane in 0..WIDTH {
-            let infinite = self.sums.iter().position(|sum| !sum.0[lane].is_finite());
+        for lane in 0..Self::WIDTH {
+            let infinite = self.sums.iter().position(|sum| !sum[lane].is_finite());
             if let Some(position) = infinite {
-                let (reaction, value) = (plan.reaction[position], self.sums[position].0[lane]);
+                let (reaction, value) = (plan.reaction[position], self.sums[position][lane]);
                 return self.fail(lane, Reason::Propensity { reaction, value });
             }
         }
@@ -490,7 +350,7 @@ impl<'a> Lanes<'a> {
     #[cold]
     #[inline(never)]
     fn blame_negative(&mut self, species: usize) {
-        let counts = self.counts[species].0;
+        let counts = self.counts[species].values();
         if let Some(lane) = counts.iter().position(|&count| count < 0.0) {
             self.fail(lane, Reason::Negative { species });
         }
@@ -499,30 +359,33 @@ impl<'a> Lanes<'a> {
     /// Takes some thousand events in every lane; says whether any lane is busy.
     #[simd]
     fn advance<S: Simd>(&mut self, simd: S) -> bool {
-        let none = [mask64x8::splat(simd, false); GROUPS];
+        let none = [mask64x8::splat(simd, false); G];
         let mut fires = vec![none; self.sums.len()];
-        for _ in 0..SLICE {
-            if self.busy == 0 || self.shared.failed.load(Ordering::Relaxed) {
-                return false;
-            }
+        let mut left = (SLICE / (64 + self.sums.len())).max(1);
+        while left > 0 && self.busy > 0 && !self.ledger.failed() {
             self.step(simd, &mut fires);
+            left -= 1;
         }
-        for lane in 0..WIDTH {
+        for lane in 0..Self::WIDTH {
             if self.is_busy(lane) && self.is_beyond_limit(lane) {
                 self.fail(lane, Reason::Events);
             }
         }
-        true
+        let fired = self.fired.values().iter().map(|&fired| fired as u64);
+        let events = self.ended + fired.sum::<u64>();
+        self.ledger.note(events - self.noted);
+        self.noted = events;
+        left == 0
     }
 
     fn is_beyond_limit(&self, lane: usize) -> bool {
-        self.fired.0[lane] > self.shared.job.max_events as f64
+        self.fired[lane] > self.ledger.job.max_events as f64
     }
 
     /// One event in every lane.
     #[inline(always)]
-    fn step<S: Simd>(&mut self, simd: S, fires: &mut [[mask64x8<S>; GROUPS]]) {
-        let Shared { job, plan, .. } = *self.shared;
+    fn step<S: Simd>(&mut self, simd: S, fires: &mut [[mask64x8<S>; G]]) {
+        let (job, plan) = (self.ledger.job, self.plan);
         if let Some(until) = job.until {
             self.stop_where(simd, until);
         }
@@ -533,7 +396,7 @@ impl<'a> Lanes<'a> {
         let total = self.sums.last();
         let (mut until, mut drawn) = (Row::splat(0.0), Row::splat(0.0));
         let (mut crossed, mut finite) = (false, true);
-        for g in 0..GROUPS {
+        for g in 0..G {
             let a0 = match total {
                 Some(total) => load(simd, total, g),
                 None => f64x8::splat(simd, 0.0),
@@ -552,24 +415,24 @@ impl<'a> Lanes<'a> {
             return self.blame_propensities(simd);
         }
         if crossed {
-            for lane in 0..WIDTH {
-                if self.next_time.0[lane] < until.0[lane] && !self.record(lane, until.0[lane]) {
+            for lane in 0..Self::WIDTH {
+                if self.next_time[lane] < until[lane] && !self.record(lane, until[lane]) {
                     self.refill(lane);
                     // Its first event is the next one.
-                    (until.0[lane], drawn.0[lane]) = (self.time.0[lane], f64::INFINITY);
+                    (until[lane], drawn[lane]) = (self.time[lane], f64::INFINITY);
                 }
             }
         }
         self.time = until;
-        if self.shared.logs {
+        if self.ledger.logs {
             self.note_events(&drawn);
         }
         let drawn = of(simd, &drawn);
         let zero = f64x8::splat(simd, 0.0);
-        let mut before = [mask64x8::splat(simd, false); GROUPS];
+        let mut before = [mask64x8::splat(simd, false); G];
         for (sum, fires) in self.sums.iter().zip(&mut *fires) {
             let sum = of(simd, sum);
-            let below: [_; GROUPS] = array::from_fn(|g| drawn[g].simd_lt(sum[g]));
+            let below: [_; G] = array::from_fn(|g| drawn[g].simd_lt(sum[g]));
             *fires = array::from_fn(|g| below[g] & !before[g]);
             before = below;
         }
@@ -578,7 +441,7 @@ impl<'a> Lanes<'a> {
             for &(position, by) in changes {
                 let by = f64x8::splat(simd, by);
                 let fires = &fires[position];
-                for g in 0..GROUPS {
+                for g in 0..G {
                     x[g] += fires[g].select(by, zero);
                 }
             }
@@ -591,7 +454,7 @@ impl<'a> Lanes<'a> {
             store(&mut self.fired, g, any.select(fired + 1.0, fired));
         }
         for &species in &plan.guarded {
-            for g in 0..GROUPS {
+            for g in 0..G {
                 if load(simd, &self.counts[species], g).simd_lt(0.0).any_true() {
                     return self.blame_negative(species);
                 }
@@ -604,13 +467,12 @@ impl<'a> Lanes<'a> {
     fn stop_where<S: Simd>(&mut self, simd: S, until: &Program) {
         loop {
             until.run(simd, &self.constants, &self.counts, &mut self.stack);
-            let found = self.stack[0].0;
+            let found = self.stack[0];
             let mut any = false;
-            for (lane, &value) in found.iter().enumerate() {
+            for (lane, &value) in found.values().iter().enumerate() {
                 if self.is_busy(lane) && value != 0.0 && !value.is_nan() {
                     let index = self.trajectory[lane];
-                    // SAFETY: each trajectory belongs to one lane of one worker.
-                    unsafe { self.shared.stopped.part(index, 1)[0] = self.time.0[lane] };
+                    self.ledger.stop(index, self.time[lane]);
                     self.record(lane, f64::INFINITY);
                     self.refill(lane);
                     any = true; // where the next one starts is looked at too
@@ -622,13 +484,13 @@ impl<'a> Lanes<'a> {
         }
     }
 
-    fn note_events(&mut self, drawn: &Row) {
-        for lane in 0..WIDTH {
-            let position = self.sums.iter().position(|sum| drawn.0[lane] < sum.0[lane]);
+    fn note_events(&mut self, drawn: &Row<G>) {
+        for lane in 0..Self::WIDTH {
+            let position = self.sums.iter().position(|sum| drawn[lane] < sum[lane]);
             if let Some(position) = position {
-                self.log[lane].push(Event {
-                    time: self.time.0[lane],
-                    reaction: self.shared.plan.reaction[position],
+                self.log[lane].push(Event::Reaction {
+                    time: self.time[lane],
+                    index: self.plan.reaction[position],
                 });
             }
         }
@@ -637,9 +499,9 @@ impl<'a> Lanes<'a> {
     /// Sums up the propensities one after the other; says whether one is below 0 or no number.
     #[inline(always)]
     fn sum_propensities<S: Simd>(&mut self, simd: S) -> bool {
-        let Shared { plan, .. } = *self.shared;
+        let plan = self.plan;
         let (constants, counts) = (&self.constants, &self.counts);
-        let mut sum = [f64x8::splat(simd, 0.0); GROUPS];
+        let mut sum = [f64x8::splat(simd, 0.0); G];
         let mut rows = self.sums.iter_mut();
         for (&c, row) in plan.zeroth.iter().zip(&mut rows) {
             sum = with(sum, of(simd, &constants[c]), row);
@@ -662,7 +524,7 @@ impl<'a> Lanes<'a> {
             for &(x, times) in reactants {
                 let mut x = of(simd, &counts[x]);
                 for _ in 0..times {
-                    for g in 0..GROUPS {
+                    for g in 0..G {
                         a[g] *= x[g];
                         x[g] -= 1.0;
                     }
@@ -689,17 +551,17 @@ impl<'a> Lanes<'a> {
 }
 
 #[inline(always)]
-fn of<S: Simd>(simd: S, row: &Row) -> [f64x8<S>; GROUPS] {
+fn of<const G: usize, S: Simd>(simd: S, row: &Row<G>) -> [f64x8<S>; G] {
     array::from_fn(|g| load(simd, row, g))
 }
 
 /// The sum with one propensity more, which is kept in a row.
 #[inline(always)]
-fn with<S: Simd>(
-    sum: [f64x8<S>; GROUPS],
-    a: [f64x8<S>; GROUPS],
-    row: &mut Row,
-) -> [f64x8<S>; GROUPS] {
+fn with<const G: usize, S: Simd>(
+    sum: [f64x8<S>; G],
+    a: [f64x8<S>; G],
+    row: &mut Row<G>,
+) -> [f64x8<S>; G] {
     array::from_fn(|g| {
         let sum = sum[g] + a[g];
         store(row, g, sum);
@@ -709,10 +571,13 @@ fn with<S: Simd>(
 
 /// The next value of xoshiro256++ in the lanes of a register, as a number in [1, 2).
 #[inline(always)]
-fn from_one_to_two<S: Simd>(simd: S, random: &mut [[u64; WIDTH]; 4], g: usize) -> f64x8<S> {
-    let at = g * LANES..(g + 1) * LANES;
-    let [mut a, mut b, mut c, mut d] =
-        array::from_fn(|i| u64x8::from_slice(simd, &random[i][at.clone()]));
+fn from_one_to_two<const G: usize, S: Simd>(
+    simd: S,
+    random: &mut [[[u64; LANES]; G]; 4],
+    g: usize,
+) -> f64x8<S> {
+    let [mut a, mut b, mut c, mut d]: [u64x8<S>; 4] =
+        array::from_fn(|i| random[i][g].simd_into(simd));
     let sum = a + d;
     let result = ((sum << 23) | (sum >> 41)) + a;
     let shifted = b << 17;
@@ -723,7 +588,7 @@ fn from_one_to_two<S: Simd>(simd: S, random: &mut [[u64; WIDTH]; 4], g: usize) -
     c ^= shifted;
     d = (d << 45) | (d >> 19);
     for (row, value) in random.iter_mut().zip([a, b, c, d]) {
-        value.store_slice(&mut row[at.clone()]);
+        row[g] = value.into();
     }
     f64x8::from_bits((result >> 12) | 0x3ff0_0000_0000_0000)
 }

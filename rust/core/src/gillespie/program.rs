@@ -1,9 +1,18 @@
-//! Propensities that are any expression: a program for a stack machine, run over a row of trajectories at a time.
+//! Propensities that are any expression: a program for a stack machine, run for a row of trajectories or for one.
+//!
+//! * **Precision.** Arithmetic, comparisons and roots are those of IEEE 754; exp, log and powers are the house's.
+//! * **Determinism.** Alike at every SIMD level, also in one state, which is a register of equal values.
+//! * **Cost.** An instruction a value; each goes through memory, so that there are as many as there need be.
+
+use std::ops::Range;
 
 use fearless_simd::{Simd, f64x8, prelude::*};
 
-use super::lockstep::{GROUPS, Row, load, store};
-use crate::simd::{exp, exp2, ln, log2};
+use super::lockstep::{Row, load, store};
+use crate::{
+    error::Error,
+    simd::{exp, exp2, ln, log2},
+};
 
 /// One instruction; operands are taken from the stack, the last first.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -14,6 +23,8 @@ pub enum Op {
     Constant(usize),
     /// Pushes the count of a species.
     Species(usize),
+    /// Pushes the time.
+    Time,
     /// `-a`
     Neg,
     /// `a + b`
@@ -24,7 +35,8 @@ pub enum Op {
     Mul,
     /// `a / b`
     Div,
-    /// `a` to the power `b`; a negative `a` only to whole ones.
+    /// `a` to the power `b`; a negative `a` only to whole ones. Whole powers below 64 are products, ½ is the root; the
+    /// others are good to some units in the last place.
     Pow,
     /// `a < b`, 1 or 0
     Lt,
@@ -66,7 +78,7 @@ impl Op {
     /// How many operands it takes; it leaves one value.
     pub fn operands(self) -> usize {
         match self {
-            Op::Number(_) | Op::Constant(_) | Op::Species(_) => 0,
+            Op::Number(_) | Op::Constant(_) | Op::Species(_) | Op::Time => 0,
             Op::Neg
             | Op::Not
             | Op::Exp
@@ -110,14 +122,111 @@ impl Program {
         self.depth
     }
 
-    /// Leaves the value in the first row of the stack.
+    /// The species that it reads.
+    pub(super) fn species(&self) -> impl Iterator<Item = usize> {
+        self.ops.iter().filter_map(|op| match *op {
+            Op::Species(index) => Some(index),
+            _ => None,
+        })
+    }
+
+    /// Whether its value depends on time.
+    pub(super) fn is_timed(&self) -> bool {
+        self.ops.contains(&Op::Time)
+    }
+
+    /// Whether, in one state, its value changes at [`Program::switches`] alone.
+    pub(super) fn is_timed_by_switches_alone(&self) -> bool {
+        let times = self.ops.iter().filter(|&&op| op == Op::Time).count();
+        self.switches()
+            .is_ok_and(|switches| switches.len() == times)
+    }
+
+    /// What time is compared with.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] where such a comparison is of anything but time with what does not depend on it.
+    pub(super) fn switches(&self) -> Result<Vec<Program>, Error> {
+        let timed = |range: &Range<usize>| self.ops[range.clone()].contains(&Op::Time);
+        let (mut values, mut switches) = (Vec::<Range<usize>>::new(), Vec::new());
+        for (end, op) in self.ops.iter().enumerate() {
+            let operands = values.split_off(values.len() - op.operands());
+            if matches!(op, Op::Lt | Op::Le | Op::Eq | Op::Ne)
+                && let [a, b] = &operands[..]
+                && (timed(a) || timed(b))
+            {
+                let with = if self.ops[a.clone()] == [Op::Time] {
+                    b
+                } else {
+                    a
+                };
+                let time = if with == a { b } else { a };
+                if self.ops[time.clone()] != [Op::Time] || timed(with) {
+                    return Err(Error::Unsupported {
+                        argument: "t",
+                        reason: "time can only be compared with what does not depend on time",
+                    });
+                }
+                let ops = self.ops[with.clone()].to_vec();
+                switches.extend(Program::new(ops));
+            }
+            let start = operands.first().map_or(end, |first| first.start);
+            values.push(start..end + 1);
+        }
+        Ok(switches)
+    }
+
+    /// The value in one state.
     #[inline(always)]
-    pub(super) fn run<S: Simd>(
+    pub(super) fn value<S: Simd>(
         &self,
         simd: S,
-        constants: &[Row],
-        counts: &[Row],
-        stack: &mut [Row],
+        constants: &[f64],
+        counts: &[f64],
+        time: f64,
+        stack: &mut Vec<[f64; 8]>,
+    ) -> f64 {
+        self.values(simd, constants, counts, f64x8::splat(simd, time), stack)[0]
+    }
+
+    /// The values in one state at several times.
+    #[inline(always)]
+    pub(super) fn values<S: Simd>(
+        &self,
+        simd: S,
+        constants: &[f64],
+        counts: &[f64],
+        times: f64x8<S>,
+        stack: &mut Vec<[f64; 8]>,
+    ) -> f64x8<S> {
+        stack.clear();
+        for &op in &self.ops {
+            let values = match op {
+                Op::Number(number) => [number; 8],
+                Op::Constant(index) => [constants[index]; 8],
+                Op::Species(index) => [counts[index]; 8],
+                Op::Time => times.into(),
+                _ => {
+                    let mut operands = [f64x8::splat(simd, 0.0); 3];
+                    for operand in operands[..op.operands()].iter_mut().rev() {
+                        *operand = stack.pop().unwrap_or([f64::NAN; 8]).simd_into(simd);
+                    }
+                    op.of(simd, operands).into()
+                }
+            };
+            stack.push(values);
+        }
+        stack.pop().unwrap_or([f64::NAN; 8]).simd_into(simd)
+    }
+
+    /// Leaves the value in the first row of the stack.
+    #[inline(always)]
+    pub(super) fn run<const G: usize, S: Simd>(
+        &self,
+        simd: S,
+        constants: &[Row<G>],
+        counts: &[Row<G>],
+        stack: &mut [Row<G>],
     ) {
         let mut top = 0;
         for &op in &self.ops {
@@ -126,9 +235,11 @@ impl Program {
                 Op::Number(number) => stack[top] = Row::splat(number),
                 Op::Constant(index) => stack[top] = constants[index],
                 Op::Species(index) => stack[top] = counts[index],
+                // No such program gets here; if one did, its propensity would be refused.
+                Op::Time => stack[top] = Row::splat(f64::NAN),
                 _ => {
                     let rows = &mut stack[top..top + op.operands()];
-                    for g in 0..GROUPS {
+                    for g in 0..G {
                         let operands =
                             [0, 1, 2].map(|i| load(simd, &rows[i.min(rows.len() - 1)], g));
                         store(&mut rows[0], g, op.of(simd, operands));
@@ -147,7 +258,7 @@ impl Op {
         let one = f64x8::splat(simd, 1.0);
         let is = |a: f64x8<S>| !a.simd_eq(0.0);
         match self {
-            Op::Number(_) | Op::Constant(_) | Op::Species(_) => a,
+            Op::Number(_) | Op::Constant(_) | Op::Species(_) | Op::Time => a,
             Op::Neg => -a,
             Op::Add => a + b,
             Op::Sub => a - b,
@@ -182,8 +293,8 @@ fn or_nan<S: Simd>(a: f64x8<S>, b: f64x8<S>) -> f64x8<S> {
     a.simd_eq(a).select(b, a)
 }
 
-/// Whole powers up to this are products, and so exact where products are.
-const PRODUCTS: f64 = 8.0;
+/// Whole powers below 2 to this are products, and so exact where products are.
+const DOUBLINGS: usize = 6;
 
 /// `aᵇ`.
 #[inline(always)]
@@ -191,10 +302,14 @@ fn power<S: Simd>(simd: S, a: f64x8<S>, b: f64x8<S>) -> f64x8<S> {
     let zero = f64x8::splat(simd, 0.0);
     let one = f64x8::splat(simd, 1.0);
     let whole = b.simd_eq(b.floor());
-    let mut product = one;
-    for step in 1..=PRODUCTS as i32 {
-        product *= b.simd_ge(f64::from(step)).select(a, one);
+    let (mut product, mut square, mut left) = (one, a, b.abs());
+    for _ in 0..DOUBLINGS {
+        let half = (left * 0.5).floor();
+        product = left.simd_eq(half * 2.0).select(product, product * square);
+        square *= square;
+        left = half;
     }
+    product = b.simd_lt(zero).select(one / product, product);
     let magnitude = exp2::<f64, S>(log2::<f64, S>(a.abs()) * b);
     let half = b * 0.5;
     let odd = whole & !half.simd_eq(half.floor());
@@ -202,8 +317,8 @@ fn power<S: Simd>(simd: S, a: f64x8<S>, b: f64x8<S>) -> f64x8<S> {
     let nan = f64x8::splat(simd, f64::NAN);
     let defined = (a.simd_lt(0.0) & !whole).select(nan, signed);
     let defined = a.simd_eq(1.0).select(one, defined);
-    let small = whole & b.simd_ge(0.0) & b.simd_le(PRODUCTS);
-    let result = small.select(product, defined);
+    let result = (whole & left.simd_eq(zero)).select(product, defined);
+    let result = b.simd_eq(0.5).select(a.sqrt(), result);
     // The logarithm of 0 times a power of 0 is not what 0⁰ is; and 1 to an infinite power is 1, as anywhere.
     b.simd_eq(zero).select(one, result)
 }
