@@ -13,22 +13,16 @@ plain calls (columns and peers marked *). Times are medians, in nanoseconds per 
 from __future__ import annotations
 
 import argparse
-import datetime
-import importlib
-import importlib.metadata
 import math
 import os
-import platform
-import shlex
 import statistics
 import sys
-import time
-from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from _bench import Aim, Clock, cores, machine, note, optional, progress, ratio
 
 import unitmass as um
 
@@ -40,26 +34,7 @@ SCORES: dict[str, Callable[[np.random.Generator, tuple[int, int]], Array]] = {
     "normal(0, .01)": lambda rng, shape: rng.normal(0, 0.01, shape),
 }
 NORMAL = "normal(0, 2)"
-
-
-def note(text: str) -> None:
-    print(f"note: {text}", file=sys.stderr)
-
-
-def progress(text: str = "") -> None:
-    """Rewrite the last line of a terminal."""
-    if sys.stderr.isatty():
-        print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
-
-
-def optional(name: str):
-    """Import a peer, or say that it is left out."""
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        wants = " (it needs Python >= 3.12)" if name == "fastprox" and sys.version_info < (3, 12) else ""
-        note(f"{name} is left out: {error}{wants}")
-        return None
+PACKAGES = ("numpy", "scipy", "torch", "fastprox", "entmax")
 
 
 torch, scipy_special, fastprox, entmax = map(optional, ("torch", "scipy.special", "fastprox", "entmax"))
@@ -128,41 +103,7 @@ MAPS: dict[str, tuple[Callable[..., Array], dict[str, float]]] = {
 }
 
 
-# --- timing -----------------------------------------------------------------------------------------------------------
-
-
-@dataclass
-class Clock:
-    """How long to look."""
-
-    rounds: int
-    slow_rounds: int
-    sample: float  # seconds a contestant gets in a round
-
-    def interleave(self, calls: dict[str, Callable[[], object]], slow: Iterable[str] = ()) -> dict[str, list[float]]:
-        """Seconds a call, one figure per round and contestant; the slow ones sit out the later rounds."""
-        repeats = {}
-        for name, call in calls.items():
-            call()  # pages, caches and thread pools are made here
-            start = time.perf_counter()
-            call()
-            once = max(time.perf_counter() - start, 1e-7)
-            repeats[name] = max(1, round(self.sample / once))
-        slow, times = set(slow), defaultdict(list)
-        for turn in range(self.rounds):
-            for name, call in calls.items():
-                if name in slow and turn >= self.slow_rounds:
-                    continue
-                start = time.perf_counter()
-                for _ in range(repeats[name]):
-                    call()
-                times[name].append((time.perf_counter() - start) / repeats[name])
-        return times
-
-
-def ratio(numerator: list[float], denominator: list[float]) -> float:
-    """Median of the ratios within a round."""
-    return statistics.median(a / b for a, b in zip(numerator, denominator, strict=False))
+# --- cases ------------------------------------------------------------------------------------------------------------
 
 
 @dataclass
@@ -202,30 +143,6 @@ def measure(name: str, shape: tuple[int, int], scores: str, clock: Clock) -> Cas
 
 
 # --- the aims ---------------------------------------------------------------------------------------------------------
-
-
-@dataclass
-class Aim:
-    """A line of the list of aims: every figure must be at least (or at most) its limit."""
-
-    text: str
-    least: bool = True
-    found: list[tuple[float, float, str]] = field(default_factory=list)  # figure, limit, where
-
-    def add(self, figure: float, limit: float, where: str) -> None:
-        """Take note of a measurement."""
-        self.found.append((figure, limit, where))
-
-    def row(self) -> str:
-        """Render the figure closest to its limit, or furthest beyond."""
-        if not self.found:
-            return f"| {self.text} | | | not measured |"
-        margin = [(f / m if self.least else m / f, f, m, w) for f, m, w in self.found]
-        worst, figure, limit, where = min(margin)
-        missed = sum(m[0] < 1 for m in margin)
-        verdict = "pass" if worst >= 1 else f"FAIL ({missed} of {len(margin)})"
-        sign = "≥" if self.least else "≤"
-        return f"| {self.text} | {figure:.2f}x ({sign} {limit:g}x) | {where} | {verdict} |"
 
 
 def aims_of_cases(cases: list[Case]) -> list[Aim]:
@@ -271,7 +188,7 @@ def overhead(clock: Clock, lines: list[str]) -> Aim:
 def two_workers(names: list[str], shapes: list[tuple[int, int]], clock: Clock, lines: list[str]) -> Aim:
     """Two workers beside one. The aim is for work that is not memory-bound: over three times a copy's time on one."""
     aim = Aim("two workers beside one: 1.6x where one takes over 3x np.copyto's time")
-    if len(os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)) < 2:
+    if cores() < 2:
         lines.append("Two workers: not measured, one core.")
         return aim
     lines += ["| two workers | rows x n | one, ns | two, ns | gain | one beside copy |", "|---|---|---|---|---|---|"]
@@ -332,34 +249,6 @@ def table(name: str, cases: list[Case]) -> list[str]:
             cells += [f"{case.ns(peer.name):.2f}", f"**{case.against(peer):.1f}x**"]
         lines.append("| " + " | ".join(cells) + " |")
     return [*lines, ""]
-
-
-def cpu() -> str:
-    """Name of the processor, as well as the system tells it."""
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
-
-
-def machine() -> list[str]:
-    config = um.show_config(mode="dicts")
-    versions = [f"Python {platform.python_version()}", f"unitmass {um.__version__}"]
-    for package in ("numpy", "scipy", "torch", "fastprox", "entmax"):
-        try:
-            versions.append(f"{package} {importlib.metadata.version(package)}")
-        except importlib.metadata.PackageNotFoundError:
-            versions.append(f"{package} absent")
-    return [
-        f"- Machine: {cpu()}, {os.cpu_count()} cores, {platform.system()} {platform.machine()}; "
-        f"SIMD level {config['simd']['level']}.",
-        f"- Versions: {', '.join(versions)}.",
-        f"- Date: {datetime.datetime.now(datetime.UTC).date().isoformat()}.",
-        f"- Command: `{shlex.join(['python', 'benches/bench_maps.py', *sys.argv[1:]])}`.",
-    ]
 
 
 HOW = """\
@@ -438,7 +327,7 @@ def main(argv: list[str] | None = None) -> int:
     if args.plot:
         draw(args.plot, names, clock)
     if args.markdown:
-        page = ["# Benchmarks", "", HOW, "", *machine(), ""]
+        page = ["# Benchmarks", "", HOW, "", *machine("bench_maps.py", PACKAGES), ""]
         if args.plot:
             link = os.path.relpath(args.plot, Path(args.markdown).parent)
             page += [f"![Nanoseconds per element against the length of a row]({link})", ""]
