@@ -349,22 +349,9 @@ def test_version_config_and_help():
 
 @pytest.mark.skipif(sys.platform == "win32", reason="pseudo-terminals are of POSIX")
 @pytest.mark.parametrize("off", [False, True])
-def test_progress_is_drawn_on_a_terminal_only(inputs, off):
-    import pty
-
-    pytest.importorskip("rich")
-    ours, theirs = pty.openpty()
-    command = [sys.executable, "-m", "unitmass", "score", inputs / "x.npy", inputs / "y.npy", "--map", "softmax"]
-    environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "100"}
-    subprocess.run([*command, *(["--no-progress"] if off else [])], check=True, stderr=theirs, env=environment)
-    os.close(theirs)
-    drawn = b""
-    with open(ours, "rb", buffering=0) as terminal:
-        try:
-            while piece := terminal.read(4096):
-                drawn += piece
-        except OSError:  # the other end is closed
-            pass
+def test_progress_is_drawn_on_a_terminal_only(inputs, off, seen_on_a_terminal):
+    command = ["score", inputs / "x.npy", inputs / "y.npy", "--map", "softmax", *(["--no-progress"] if off else [])]
+    drawn = seen_on_a_terminal(*command)
     assert (b"scoring" in drawn) != off
     assert b"rows/s" in drawn
 

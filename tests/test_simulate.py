@@ -596,22 +596,8 @@ def test_an_interrupt_while_writing(model, tmp_path, capsys, monkeypatch):
 
 @pytest.mark.skipif(sys.platform == "win32", reason="pseudo-terminals are of POSIX")
 @pytest.mark.parametrize("off", [False, True])
-def test_progress_is_drawn_on_a_terminal_only(tmp_path, off):
-    import pty
-
-    pytest.importorskip("rich")
-    ours, theirs = pty.openpty()
-    command = [sys.executable, "-m", "unitmass", "simulate", MODELS / "vilar.txt", "--t-end", "100", "--runs", "100"]
-    command += ["--out", tmp_path / "y.npz", *(["--no-progress"] if off else [])]
-    environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "100"}
-    subprocess.run(command, check=True, stderr=theirs, env=environment)
-    os.close(theirs)
-    drawn = b""
-    with open(ours, "rb", buffering=0) as terminal:
-        try:
-            while piece := terminal.read(4096):
-                drawn += piece
-        except OSError:  # the other end is closed
-            pass
+def test_progress_is_drawn_on_a_terminal_only(tmp_path, off, seen_on_a_terminal):
+    command = ["simulate", MODELS / "vilar.txt", "--t-end", "100", "--runs", "100", "--out", tmp_path / "y.npz"]
+    drawn = seen_on_a_terminal(*command, *(["--no-progress"] if off else []))
     assert (b"simulating" in drawn) != off
     assert b"events/s" in drawn

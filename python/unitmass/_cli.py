@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NoReturn, get_args
 
 from unitmass._files import file_format, score_file
+from unitmass._progress import bar
 from unitmass._simulate import MODELS, RESULTS, simulate_file
 from unitmass._workers import resolve
 from unitmass.gillespie import Method
@@ -199,12 +200,13 @@ def _score(
     _check_usage(parser, source, target, map, options, column, names, axis, rest)
     done = 0
 
-    with _progress(off=no_progress) as bar, _sigterm_interrupts():
+    with bar("scoring", "rows", off=no_progress, total=None) as update, _sigterm_interrupts():
 
         def progress(rows: int, total: int | None) -> None:
             nonlocal done
             done = rows
-            bar(rows, total)
+            if update:
+                update(completed=rows, total=total)
 
         try:
             report = score_file(
@@ -262,25 +264,6 @@ def _check_usage(
         parser.error("--column needs lists, which CSV does not have; use --columns")
     if kind == "csv" and sparse:
         parser.error("--sparse needs a list column or an .npy file")
-
-
-@contextmanager
-def _progress(off: bool) -> Iterator[Callable[[int, int | None], None]]:
-    """Draw a bar on a terminal, if rich is there to draw it."""
-    off = off or not sys.stderr.isatty()
-    if not off:
-        try:
-            from rich.console import Console
-            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-        except ImportError:
-            off = True
-    if off:
-        yield lambda rows, total: None
-        return
-    columns = (TextColumn("scoring"), BarColumn(), MofNCompleteColumn(), TextColumn("rows"), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("", total=None)
-        yield lambda rows, total: bar.update(task, completed=rows, total=total)
 
 
 @contextmanager

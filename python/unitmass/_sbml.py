@@ -15,7 +15,7 @@ from typing import Any, Generic, TypeVar
 from unitmass import _core
 from unitmass._expressions import Instruction, evaluated
 
-__all__ = ["Sbml", "SbmlEvent", "SbmlReaction", "read"]
+__all__ = ["Event", "Sbml", "SbmlReaction", "read"]
 
 T = TypeVar("T")
 Ops = list[Instruction]
@@ -76,7 +76,7 @@ class SbmlReaction:
 
 
 @dataclass(frozen=True)
-class SbmlEvent:
+class Event:
     """What is assigned, amounts and parameters, when a trigger comes true."""
 
     trigger: Ops
@@ -97,7 +97,7 @@ class Sbml:
     fixed: set[str] = field(default_factory=set)
     rules: dict[str, tuple[str, Ops]] = field(default_factory=dict)
     reactions: list[SbmlReaction] = field(default_factory=list)
-    events: list[SbmlEvent] = field(default_factory=list)
+    events: list[Event] = field(default_factory=list)
 
 
 def read(path: str | bytes) -> Sbml:
@@ -256,7 +256,7 @@ class _Reader:
         for index, event in enumerate(self.model.getListOfEvents()):
             yield event.getId() or str(index), event
 
-    def event(self, event: Any) -> SbmlEvent:
+    def event(self, event: Any) -> Event:
         trigger = event.getTrigger()
         if trigger is None:
             raise ValueError("there is no trigger")
@@ -277,7 +277,7 @@ class _Reader:
                 raise ValueError(f"{name} has no value")
             values[name] = ops
             texts.append(f"{name} = {text}")
-        return SbmlEvent(
+        return Event(
             condition,
             values,
             None if priority is None else self.maths(priority),

@@ -64,19 +64,6 @@ class _Reaction:
         return f"{_side(self.reactants)} -> {_side(self.products)}"
 
 
-@dataclass(frozen=True)
-class _Event:
-    """What is assigned when a trigger comes true."""
-
-    trigger: list[Instruction]
-    assignments: dict[str, list[Instruction]]
-    priority: list[Instruction] | None
-    initial_value: bool
-    persistent: bool
-    values_when_triggered: bool
-    text: str
-
-
 def _side(terms: Mapping[str, int]) -> str:
     return " + ".join(name if times == 1 else f"{times} {name}" for name, times in terms.items()) or "∅"
 
@@ -146,7 +133,7 @@ class ReactionNetwork:
         self._initial: dict[str, float] = {}
         self._fixed: set[str] = set()
         self._rules: dict[str, tuple[str, list[Instruction]]] = {}
-        self._events: list[_Event] = []
+        self._events: list[_sbml.Event] = []
         self._reactions: list[_Reaction] = []
         self._places: dict[str, int] = {}
         given = _named(params, "params")
@@ -437,7 +424,7 @@ class ReactionNetwork:
         network._species = {name: i for i, name in enumerate(sbml.species)}
         network._initial, network._fixed = sbml.species, sbml.fixed
         network._rules = sbml.rules
-        network._events = [_Event(**vars(event)) for event in sbml.events]
+        network._events = sbml.events
         for reaction in sbml.reactions:
             sides = reaction.reactants, reaction.products
             network._reactions.append(_Reaction(*sides, None, reaction.text, tuple(reaction.ops)))
@@ -604,7 +591,7 @@ class ReactionNetwork:
                 raise ValueError(f"assignments: {unknown('name', name, [*self._species, *self._params])}")
             ops[name] = self._compiled(str(value), 0)
         text = f"at ({trigger}): " + ", ".join(f"{name} = {value}" for name, value in assignments.items())
-        event = _Event(
+        event = _sbml.Event(
             self._compiled(_text(trigger, "trigger"), 0),
             ops,
             None if priority is None else self._compiled(str(priority), 0),
@@ -807,10 +794,7 @@ class ReactionNetwork:
         rates: set[str] = set()
         names, placed, species = list(self._params), self._placed(), self._species
         for reaction in self._reactions:
-            changes = {name: -times for name, times in reaction.reactants.items()}
-            for name, times in reaction.products.items():
-                changes[name] = changes.get(name, 0) + times
-            moved = [(species[name], by) for name, by in changes.items() if by and name not in self._fixed]
+            moved = self._moved(reaction)
             rate, factor = reaction.rate, reaction.factor / self._orderings(reaction.reactants)
             taken = {species[name]: times for name, times in reaction.reactants.items()}
             ops = placed(reaction.ops)
@@ -845,6 +829,13 @@ class ReactionNetwork:
         ]
         width = len(self._species) + len(places)
         return _core.Network(width, len(places), len(slots), rows, events), list(slots), rates
+
+    def _moved(self, reaction: _Reaction) -> list[tuple[int, int]]:
+        """Find the species whose counts a reaction changes, and by how much."""
+        changes = {name: -times for name, times in reaction.reactants.items()}
+        for name, times in reaction.products.items():
+            changes[name] = changes.get(name, 0) + times
+        return [(self._species[name], by) for name, by in changes.items() if by and name not in self._fixed]
 
     # --- running ------------------------------------------------------------------------------------------------------
 
@@ -887,7 +878,7 @@ class ReactionNetwork:
         method : {"auto", "lockstep", "sparse", "next_reaction"}, default "auto"
             The engine: all propensities, many trajectories at a time; rejection from bounds, for large networks; a
             clock for each reaction, the only one for time in rates and for events. The choice depends on the network
-            alone. Engines agree in law; a seed gives other trajectories in each.
+            alone. Engines agree in law; as a rule, a seed gives other trajectories in each.
         workers : int, optional
             Threads to use; all available ones by default, negative numbers count back from all.
         progress : bool or callable, default False
@@ -1000,10 +991,8 @@ class ReactionNetwork:
         ran = self._run(x0, times, n, first, seed, params, (), engine, workers, max_events, None, log=True)
         changes = np.zeros((len(self._reactions), width), np.int64)
         for j, reaction in enumerate(self._reactions):
-            for sign, side in ((-1, reaction.reactants), (1, reaction.products)):
-                for name, times_taken in side.items():
-                    if name not in self._fixed:
-                        changes[j, self._species[name]] += sign * times_taken
+            for species, by in self._moved(reaction):
+                changes[j, species] = by
         offsets = np.concatenate([[0], np.cumsum(ran.n_events)])
         by_reaction = ran.reaction < len(self._reactions)
         state = changes[np.where(by_reaction, ran.reaction, 0)] if len(changes) else np.zeros((len(by_reaction), width))

@@ -3,11 +3,11 @@
 //! A state is a vector of counts. Each reaction has a propensity, its rate in that state; the time to the next event is
 //! exponential in their sum, and the event is one reaction, drawn in proportion to them.
 //!
-//! Three engines draw from this one law; a seed gives different trajectories in each.
+//! Three engines draw from this one law; as a rule, a seed gives different trajectories in each.
 //!
 //! | engine | work per event | for |
 //! |---|---|---|
-//! | [`Method::Lockstep`] | every reaction, but 32 trajectories at a time | small networks |
+//! | [`Method::Lockstep`] | every reaction, but up to 32 trajectories at a time | small networks |
 //! | [`Method::Sparse`] | the reactions that see a count leave its interval | large networks |
 //! | [`Method::NextReaction`] | the reactions that see a changed count, on a heap | time in rates; interventions |
 

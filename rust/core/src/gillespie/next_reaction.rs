@@ -205,8 +205,7 @@ impl<'a> NextReaction<'a> {
         Ok(())
     }
 
-    #[cold]
-    #[inline(never)]
+    #[simd]
     fn settle_timed<S: Simd>(&mut self, simd: S, now: f64) -> Result<(), Reason> {
         let plan = self.plan;
         for &index in &plan.timed {
@@ -304,6 +303,7 @@ impl<'a> NextReaction<'a> {
     }
 
     /// Where the integral from the start of a span reaches `target`, which it does inside the span.
+    #[inline(always)]
     fn inverse<S: Simd>(
         &mut self,
         simd: S,
@@ -360,11 +360,8 @@ impl<'a> NextReaction<'a> {
                 both += values;
             }
         }
-        let sum = |weights: &[f64]| {
-            let terms: [f64; 8] = (both * f64x8::from_slice(simd, weights)).into();
-            half * terms.iter().sum::<f64>()
-        };
-        let (kronrod, gauss) = (sum(&KRONROD), sum(&GAUSS));
+        let [kronrod, gauss] = [weighted(simd, both, &KRONROD), weighted(simd, both, &GAUSS)];
+        let (kronrod, gauss) = (half * kronrod, half * gauss);
         Ok((kronrod, (kronrod - gauss).abs()))
     }
 
@@ -378,8 +375,10 @@ impl<'a> NextReaction<'a> {
                 let value = self.value(simd, &intervention.trigger, now);
                 let holds = value != 0.0 && !value.is_nan();
                 if holds && !self.was[index] {
-                    let early = intervention.values_when_triggered;
-                    let values = early.then(|| self.assigned(simd, index, now));
+                    let mut values = None;
+                    if intervention.values_when_triggered {
+                        values = Some(self.assigned(simd, index, now));
+                    }
                     pending.push(Pending { index, values });
                 }
                 if !holds && !intervention.persistent {
@@ -391,22 +390,27 @@ impl<'a> NextReaction<'a> {
                 return Ok(());
             };
             let Pending { index, values } = pending.remove(chosen);
-            let values = values.unwrap_or_else(|| self.assigned(simd, index, now));
+            let values = match values {
+                Some(values) => values,
+                None => self.assigned(simd, index, now),
+            };
             self.assign(simd, index, &values, now, trace)?;
         }
         Err(Reason::Endless)
     }
 
     /// What an intervention would set now.
+    #[inline(always)]
     fn assigned<S: Simd>(&mut self, simd: S, index: usize, now: f64) -> Vec<f64> {
-        let assignments = &self.plan.network.interventions[index].assignments;
-        let values = assignments.iter();
+        let mut values = Vec::new();
+        for assignment in &self.plan.network.interventions[index].assignments {
+            values.push(self.value(simd, &assignment.value, now));
+        }
         values
-            .map(|assignment| self.value(simd, &assignment.value, now))
-            .collect()
     }
 
     /// The place of the one that comes first.
+    #[inline(always)]
     fn choose<S: Simd>(
         &mut self,
         simd: S,
@@ -439,6 +443,7 @@ impl<'a> NextReaction<'a> {
         }
     }
 
+    #[inline(always)]
     fn assign<S: Simd>(
         &mut self,
         simd: S,
@@ -477,6 +482,7 @@ impl<'a> NextReaction<'a> {
 impl Engine for NextReaction<'_> {
     type Next = Next;
 
+    #[inline(always)]
     fn start<S: Simd>(
         &mut self,
         simd: S,
@@ -564,6 +570,13 @@ impl Engine for NextReaction<'_> {
         }
         self.set_clocks(simd, now)
     }
+}
+
+/// The sum of values, weighted.
+#[inline(always)]
+fn weighted<S: Simd>(simd: S, values: f64x8<S>, weights: &[f64; 8]) -> f64 {
+    let terms: [f64; 8] = (values * f64x8::from_slice(simd, weights)).into();
+    terms.iter().sum()
 }
 
 /// Times, of which the first can be found and any can be set.

@@ -256,7 +256,6 @@ impl Op {
     fn of<S: Simd>(self, simd: S, [a, b, c]: [f64x8<S>; 3]) -> f64x8<S> {
         let zero = f64x8::splat(simd, 0.0);
         let one = f64x8::splat(simd, 1.0);
-        let is = |a: f64x8<S>| !a.simd_eq(0.0);
         match self {
             Op::Number(_) | Op::Constant(_) | Op::Species(_) | Op::Time => a,
             Op::Neg => -a,
@@ -269,10 +268,10 @@ impl Op {
             Op::Le => a.simd_le(b).select(one, zero),
             Op::Eq => a.simd_eq(b).select(one, zero),
             Op::Ne => a.simd_eq(b).select(zero, one),
-            Op::And => (is(a) & is(b)).select(one, zero),
-            Op::Or => (is(a) | is(b)).select(one, zero),
-            Op::Not => is(a).select(zero, one),
-            Op::If => is(a).select(b, c),
+            Op::And => (a.simd_eq(0.0) | b.simd_eq(0.0)).select(zero, one),
+            Op::Or => (a.simd_eq(0.0) & b.simd_eq(0.0)).select(zero, one),
+            Op::Not => a.simd_eq(0.0).select(one, zero),
+            Op::If => a.simd_eq(0.0).select(c, b),
             Op::Exp => exp::<f64, S>(a),
             Op::Log => ln::<f64, S>(a),
             Op::Log10 => ln::<f64, S>(a) * std::f64::consts::LOG10_E,
