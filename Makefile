@@ -49,7 +49,7 @@ $(VENV)/.nextest: | $(VENV)/.created
 	@touch $@
 
 .PHONY: demo
-demo: $(VENV)/.built $(VENV)/.extra-cli $(VENV)/.extra-plot ## Score real logits and draw them (ARGS: its options)
+demo: $(VENV)/.built $(VENV)/.extra-cli $(VENV)/.extra-plot ## Score real logits, simulate genes, count ducks, and draw them (ARGS: its options)
 	$(BIN)/unitmass demo $(ARGS)
 
 .PHONY: test
@@ -78,7 +78,7 @@ BENCH_PYTHON ?= $(shell for p in $(PYTHON) python3.14 python3.13 python3.12 $(HO
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 12))' 2>/dev/null && echo $$p && exit; done; echo $(PYTHON))
 
 # Which benches/bench_*.py to run; ARGS goes to each of them.
-FAMILY ?= maps gillespie
+FAMILY ?= maps gillespie sectors
 
 .PHONY: bench
 bench: ## Time the package beside its peers, then the kernels alone (ARGS: --quick; FAMILY=gillespie for one and its options)

@@ -129,3 +129,14 @@ def machine(script: str, packages: Iterable[str]) -> list[str]:
         f"- Date: {datetime.datetime.now(datetime.UTC).date().isoformat()}.",
         f"- Command: `{shlex.join(['python', f'benches/{script}', *sys.argv[1:]])}`.",
     ]
+
+
+def publish(file: str, title: str, lines: Iterable[str]) -> None:
+    """Write a section into a page, in the place of an earlier one or after what is there."""
+    target = Path(file)
+    page = target.read_text(encoding="utf-8") if target.exists() else "# Benchmarks\n"
+    before, _, earlier = page.partition(f"\n{title}\n")
+    _, mark, after = earlier.partition("\n## ")
+    section = "\n".join([before.rstrip(), "", title, "", *lines]).replace("\n\n\n", "\n\n").rstrip() + "\n"
+    target.write_text(section + mark + after, encoding="utf-8")
+    print(f"table: {file}", file=sys.stderr)

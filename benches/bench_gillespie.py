@@ -29,7 +29,7 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
-from _bench import Aim, Clock, cores, machine, note, optional, progress, ratio
+from _bench import Aim, Clock, cores, machine, note, optional, progress, publish, ratio
 
 import unitmass as um
 
@@ -798,20 +798,14 @@ def draw(path: str, points: dict[str, list[tuple[int, float]]]) -> None:
     print(f"plot: {path}", file=sys.stderr)
 
 
-def publish(file: str, plot: str | None, verdicts: list[str], pages: list[str]) -> None:
-    """Write the section, in the place of an earlier one or after what is there."""
-    target = Path(file)
-    page = target.read_text(encoding="utf-8") if target.exists() else "# Benchmarks\n"
-    page = page.partition(f"\n{TITLE}\n")[0].rstrip() + "\n"
-    lines = [page, TITLE, "", HOW, "", *machine("bench_gillespie.py", PACKAGES), ""]
+def section(file: str, plot: str | None, verdicts: list[str], pages: list[str]) -> list[str]:
+    lines = [HOW, "", *machine("bench_gillespie.py", PACKAGES), ""]
     if plot:
         lines += [
-            f"![Nanoseconds per event against the number of reactions]({os.path.relpath(plot, target.parent)})",
+            f"![Nanoseconds per event against the number of reactions]({os.path.relpath(plot, Path(file).parent)})",
             "",
         ]
-    lines += ["### Aims of simulation", "", *verdicts, "", *pages, ""]
-    target.write_text("\n".join(lines).replace("\n\n\n", "\n\n").rstrip() + "\n", encoding="utf-8")
-    print(f"table: {file}", file=sys.stderr)
+    return [*lines, "### Aims of simulation", "", *verdicts, "", *pages]
 
 
 def a_net(text: str) -> tuple[Path, float, int | None]:
@@ -848,7 +842,7 @@ def main(argv: list[str] | None = None) -> int:
     if args.plot and bench.points:
         draw(args.plot, bench.points)
     if args.markdown:
-        publish(args.markdown, args.plot, verdicts, bench.pages)
+        publish(args.markdown, TITLE, section(args.markdown, args.plot, verdicts, bench.pages))
     return 0
 
 

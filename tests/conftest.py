@@ -23,7 +23,7 @@ def seen_on_a_terminal():
     def seen(*arguments):
         ours, theirs = pty.openpty()
         environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "100"}
-        subprocess.run([sys.executable, "-m", "unitmass", *arguments], check=True, stderr=theirs, env=environment)
+        child = subprocess.Popen([sys.executable, "-m", "unitmass", *arguments], stderr=theirs, env=environment)
         os.close(theirs)
         drawn = b""
         with open(ours, "rb", buffering=0) as terminal:
@@ -32,6 +32,7 @@ def seen_on_a_terminal():
                     drawn += piece
             except OSError:  # the other end is closed
                 pass
+        assert child.wait() == 0
         return drawn
 
     return seen

@@ -35,8 +35,15 @@ OF_RESULTS = {
     "entmax_vjp": [{}, {"alpha": 1.3}, {"alpha": 3}],
     "entmax_alpha_grad": [{}, {"alpha": 1}],
 }
-NOT_OF_ARRAYS = {"score_batches", "set_workers", "show_config"}  # test_score, test_threads
-CLASSES = {"Ensemble", "Events", "Moments", "Passages", "ReactionNetwork"}  # test_gillespie
+NOT_OF_ARRAYS = {
+    *("score_batches", "set_workers", "show_config"),  # test_score, test_threads
+    *("common_cap", "common_sector", "coverage", "hemisphere", "scan_circle", "simulate_gaps"),  # test_sectors
+    *("circular_range_test", "gap_counts", "gap_means", "hodges_ajne_test"),
+}
+CLASSES = {
+    *("Ensemble", "Events", "Moments", "Passages", "ReactionNetwork"),  # test_gillespie
+    *("CircularTest", "CommonSector", "MaxGap", "MinGap", "SectorEstimate"),  # test_sectors
+}
 ONE_PER_ROW = {"threshold", "entmax_alpha_grad"}  # drop the axis, take no out=
 NO_WHERE = set(OF_RESULTS)
 

@@ -436,7 +436,7 @@ def test_refuses(call, args, options, error, message):
 
 def test_memory_that_is_in_use_is_not_there(monkeypatch, tmp_path):
     (tmp_path / "x").write_text("MemTotal: 99999999 kB\nMemAvailable:   100000 kB\n")
-    monkeypatch.setattr("unitmass.gillespie._MEMORY", ((tmp_path / "x", r"MemAvailable:\s*(\d+) kB", 1024),))
+    monkeypatch.setattr("unitmass._arguments._MEMORY", ((tmp_path / "x", r"MemAvailable:\s*(\d+) kB", 1024),))
     with pytest.raises(MemoryError, match=r"counts: 0.119 GiB do not fit"):
         NET.simulate(t=np.arange(1000.0), n=5333, rng=1)
 

@@ -1,4 +1,4 @@
-"""The command line: ``unitmass score``, ``unitmass simulate``, ``unitmass demo`` and ``unitmass config``."""
+"""The command line: ``unitmass score``, ``simulate``, ``sector``, ``demo`` and ``config``."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from typing import Any, NoReturn, get_args
 
 from unitmass._files import file_format, score_file
 from unitmass._progress import bar
+from unitmass._sector import sector_lines, sector_report
 from unitmass._simulate import MODELS, RESULTS, simulate_file
 from unitmass._workers import resolve
 from unitmass.gillespie import Method
@@ -51,7 +52,9 @@ def _parser() -> argparse.ArgumentParser:
     from unitmass import __version__
 
     parser = _Parser(
-        prog="unitmass", description="Scores in, probability distributions out; networks in, trajectories out."
+        prog="unitmass",
+        description="Scores in, probability distributions out; networks in, trajectories out; and the probability that "
+        "a sector holds random points.",
     )
     parser.add_argument("--version", action="version", version=f"unitmass {__version__}")
     commands = parser.add_subparsers(required=True, metavar="command")
@@ -90,12 +93,14 @@ def _parser() -> argparse.ArgumentParser:
     score.add_argument("--json", dest="as_json", action="store_true", help="print what was done as one JSON object")
 
     _add_simulate(commands)
+    _add_sector(commands)
 
     demo = commands.add_parser(
         "demo",
-        help="score real logits, simulate genes, and draw what comes out",
+        help="score real logits, simulate genes, look for ducks in sectors, and draw what comes out",
         description="Score the logits of 1,797 handwritten digits with three maps and draw maps.png; simulate a gene "
-        "and a genetic oscillator and draw gillespie.png; print tables of both.",
+        "and a genetic oscillator and draw gillespie.png; count how often all ducks of a pond are in one sector of it "
+        "and draw sectors.png; print tables of all three.",
     )
     demo.set_defaults(command=_demo)
     demo.add_argument("--out", default="demo", metavar="DIR", help="folder for the results (default: demo)")
@@ -148,6 +153,67 @@ def _add_simulate(commands: Any) -> None:
     simulate.add_argument("--json", dest="as_json", action="store_true", help="print what was done as one JSON object")
 
 
+def _add_sector(commands: Any) -> None:
+    sector = commands.add_parser(
+        "sector",
+        help="find the probability that a sector holds random points",
+        description="Find the probability that some sector of angle THETA holds N random points of a circle or a disk: "
+        "exactly, or by trials if there is no formula, or --trials, --rel-se or --max-seconds ask for them.",
+    )
+    sector.set_defaults(command=_sector)
+    sector.add_argument("--n", type=_integer(1, 2**53), metavar="N", required=True, help="how many points")
+    sector.add_argument(
+        "--theta",
+        type=_angle,
+        metavar="THETA",
+        required=True,
+        help="angle of the sector: 180deg, 3.14rad or 3.14, 0.5turn, pi, 2pi/3",
+    )
+    sector.add_argument(
+        "--trials", type=_integer(1, 2**62 - 1), metavar="T", help="how many trials (1e9 is understood)"
+    )
+    sector.add_argument("--rel-se", type=_positive, metavar="R", help="stop at this relative standard error")
+    sector.add_argument(
+        "--max-seconds", type=_positive, metavar="SEC", help="stop after so much time; the result does not repeat"
+    )
+    sector.add_argument("--density", metavar="LAW", help="of the angles: vonmises:KAPPA, wrappednormal:SIGMA (radians)")
+    sector.add_argument(
+        "--method", choices=["auto", "exact", "mc", "karp-luby"], default="auto", help="how (default: auto)"
+    )
+    sector.add_argument("--seed", type=_integer(0, 2**64 - 1), metavar="S", help="default: the system draws one")
+    sector.add_argument("--workers", type=int, metavar="W", help="threads (default: all cores)")
+    sector.add_argument("--plot", metavar="PNG", help="draw the probability at all angles, and the estimate")
+    sector.add_argument("--overwrite", action="store_true", help="replace PNG if it exists")
+    sector.add_argument("--no-progress", action="store_true", help="draw no progress bar, not even on a terminal")
+    sector.add_argument("--json", dest="as_json", action="store_true", help="print the result as one JSON object")
+
+
+_ANGLE = re.compile(
+    r"(?P<number>[-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?)?\s*\*?\s*(?P<unit>[a-zπ°]*)(?:\s*/\s*(?P<parts>\d+))?"
+)
+_UNITS = {  # what a number is divided by, and then multiplied with: 360 / 360 is 1, and 360deg is 2π
+    **dict.fromkeys(("deg", "°"), (360, 2 * math.pi)),
+    **dict.fromkeys(("turn", "turns"), (1, 2 * math.pi)),
+    **dict.fromkeys(("pi", "π"), (1, math.pi)),
+    **dict.fromkeys(("rad", ""), (1, 1.0)),
+}
+
+
+def _angle(text: str) -> float:
+    """Read an angle from 0 to 2π, in radians."""
+    found = _ANGLE.fullmatch(text.strip().lower())
+    number, unit, parts = found.group("number", "unit", "parts") if found else (None, None, None)
+    nameless = number is None and unit not in ("turn", "pi", "π")
+    if unit not in _UNITS or nameless or (parts and not int(parts)):
+        raise argparse.ArgumentTypeError(f"expected an angle such as 180deg, 3.14rad, 0.5turn or pi/2, found {text!r}")
+    divisor, factor = _UNITS[unit]
+    angle = float(number or 1) / divisor * factor / int(parts or 1)
+    if not 0 <= angle <= 2 * math.pi:
+        hint = "" if unit else "; without a unit it is in radians"
+        raise argparse.ArgumentTypeError(f"must be from 0 to 360deg, found {text!r}{hint}")
+    return angle
+
+
 def _positive(text: str) -> float:
     number = _finite(text)
     if number is None or number <= 0:
@@ -173,9 +239,14 @@ def _finite(text: str) -> float | None:
 
 def _integer(least: int, most: int) -> Callable[[str], int]:
     def integer(text: str) -> int:
-        number = int(text)
+        try:
+            number = int(text)
+        except ValueError:
+            if not float(text).is_integer():  # 1e9 is
+                raise
+            number = int(float(text))
         if not least <= number <= most:
-            raise argparse.ArgumentTypeError(f"expected a number from {least} to {most}, found {number}")
+            raise argparse.ArgumentTypeError(f"expected a number from {least} to {most}, found {text}")
         return number
 
     return integer
@@ -221,7 +292,7 @@ def _score(
                 **options,
             )
         except KeyboardInterrupt as stop:
-            interrupted: int | None = 128 + (stop.args[0] if stop.args else signal.SIGINT)
+            interrupted: int | None = _code_of(stop)
         else:
             interrupted = None
     if interrupted is not None:
@@ -284,6 +355,11 @@ def _sigterm_interrupts() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
+def _code_of(stop: KeyboardInterrupt) -> int:
+    code: int = 128 + (stop.args[0] if stop.args else signal.SIGINT)
+    return code
+
+
 def _simulate(
     parser: argparse.ArgumentParser,
     *,
@@ -315,7 +391,7 @@ def _simulate(
                 **rest,
             )
         except KeyboardInterrupt as stop:
-            interrupted = 128 + (stop.args[0] if stop.args else signal.SIGINT)
+            interrupted = _code_of(stop)
     if interrupted is not None:
         print("unitmass: interrupted; nothing is written", file=sys.stderr)
         return interrupted
@@ -353,6 +429,38 @@ def _check_simulate(
             parser.error(f"species: {name!r} is named twice")
     if names == []:
         parser.error("species: no name is given")
+    try:
+        resolve(rest["workers"])
+    except (ValueError, TypeError) as error:
+        parser.error(str(error))
+
+
+def _sector(parser: argparse.ArgumentParser, *, plot: str | None, no_progress: bool, as_json: bool, **rest: Any) -> int:
+    _check_sector(parser, plot, rest)
+    with _sigterm_interrupts():
+        try:
+            report = sector_report(plot=plot, progress=not no_progress, **rest)
+        except (ValueError, TypeError) as error:  # about an argument, all of them
+            parser.error(str(error))
+        except KeyboardInterrupt as stop:
+            print("unitmass: interrupted; there is no result (--max-seconds ends a run with one)", file=sys.stderr)
+            return _code_of(stop)
+    answer, run = sector_lines(report)
+    print(answer, file=sys.stderr if as_json else sys.stdout)
+    print(run, file=sys.stderr)
+    if as_json:
+        print(json.dumps(report, ensure_ascii=False, allow_nan=False))
+    return 0
+
+
+def _check_sector(parser: argparse.ArgumentParser, plot: str | None, rest: dict[str, Any]) -> None:
+    """Exit with code 2 if the options do not fit each other, before any trial."""
+    if plot is not None and Path(plot).suffix.lower() != ".png":
+        parser.error(f"{plot}: the name must end in .png")
+    if rest["method"] == "exact":
+        for name in ("trials", "rel_se", "max_seconds"):
+            if rest[name] is not None:
+                parser.error(f"--{name.replace('_', '-')} belongs to trials, not to --method exact")
     try:
         resolve(rest["workers"])
     except (ValueError, TypeError) as error:

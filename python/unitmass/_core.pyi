@@ -1,24 +1,34 @@
 from collections.abc import Callable
-from typing import Any, TypeAlias, final
+from typing import Any, Literal, Self, TypeAlias, final
 
 import numpy as np
 from numpy.typing import NDArray
 
 __all__ = [
+    "Density",
+    "Experiment",
     "Network",
     "__version__",
     "available_workers",
+    "beta_quantile",
     "entmax",
     "entmax_alpha_grad",
     "entmax_sparse",
     "entmax_vjp",
     "entmax_vjp_sparse",
+    "gap_counts",
+    "gap_law",
+    "gap_means",
+    "gap_moments",
+    "half_circle",
+    "half_space",
     "log_softmax",
     "log_softmax_vjp",
     "project_simplex",
     "project_simplex_sparse",
     "simd_level",
     "simd_levels",
+    "small_cap",
     "softmax",
     "softmax_vjp",
     "threshold",
@@ -108,3 +118,58 @@ def entmax_vjp_sparse(
     alpha: _PerRow,
     workers: int,
 ) -> None: ...
+
+@final
+class Density:
+    CELLS: int
+    @property
+    def peak(self) -> float: ...
+    def __new__(cls, masses: NDArray[np.float64]) -> Self: ...
+    @staticmethod
+    def von_mises(kappa: float) -> Density: ...
+    @staticmethod
+    def wrapped_normal(sigma: float) -> Density: ...
+    def leaders(self, n: int, theta: NDArray[np.float64], workers: int) -> NDArray[np.float64]: ...
+
+@final
+class Experiment:
+    @staticmethod
+    def arc(n: int, k: int, density: Density | None = None) -> Experiment: ...
+    @staticmethod
+    def cap(n: int, d: int) -> Experiment: ...
+    @staticmethod
+    def cover(lengths: NDArray[np.float64]) -> Experiment: ...
+    @staticmethod
+    def lead(n: int, theta: float, density: Density | None = None) -> Experiment: ...
+    def trials_in_block(self, angles: NDArray[np.float64]) -> int: ...
+    def count(
+        self,
+        angles: NDArray[np.float64],
+        seed: int,
+        first_block: int,
+        blocks: int,
+        trials: int,
+        hits: int,
+        above: bool,
+        seconds: float,
+        workers: int,
+        progress: Callable[[int, int], object] | None,
+    ) -> tuple[NDArray[np.uint64], int, Literal["trials", "hits", "time"]]: ...
+    def sample(
+        self,
+        numbers: NDArray[np.float64],
+        seed: int,
+        workers: int,
+        progress: Callable[[int, int], object] | None,
+    ) -> None: ...
+
+def gap_law(
+    law: str, quantity: str, n: NDArray[np.uint64], value: NDArray[np.float64], workers: int
+) -> NDArray[np.float64]: ...
+def gap_moments(law: str, n: int) -> tuple[float, float]: ...
+def gap_means(means: NDArray[np.float64], workers: int) -> None: ...
+def gap_counts(n: int, gap: float) -> NDArray[np.float64]: ...
+def half_circle(n: int, k: int) -> float: ...
+def half_space(n: int, d: int) -> tuple[float, float]: ...
+def small_cap(n: int, angle: float) -> float: ...
+def beta_quantile(a: float, b: float, p: float) -> float: ...

@@ -1,4 +1,4 @@
-"""``unitmass demo``: real logits under three maps, and two reaction networks, each with a table and a picture."""
+"""``unitmass demo``: logits under three maps, two reaction networks, ducks in sectors; tables and pictures of each."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _CHECKOUT = Path(__file__).resolve().parents[2]
 
 
 def demo(out: str = "demo", data: str | None = None) -> None:
-    """Draw ``maps.png`` and ``gillespie.png`` in the folder `out`; `data` is the folder with the digits."""
+    """Draw ``maps.png``, ``gillespie.png``, ``sectors.png`` in the folder `out`; `data` is that with the digits."""
     try:
         import matplotlib  # noqa: F401
         import rich  # noqa: F401
@@ -18,6 +18,7 @@ def demo(out: str = "demo", data: str | None = None) -> None:
         raise ImportError(f'the demo needs {error.name}: pip install "unitmass[cli,plot]"') from None
     from unitmass._demo_gillespie import gillespie_demo
     from unitmass._demo_maps import maps_demo
+    from unitmass._demo_sectors import sectors_demo
 
     # Data and models belong to the examples, not to the installed package.
     given = [Path(data)] if data else [Path("examples/data"), _CHECKOUT / "examples/data"]
@@ -29,7 +30,9 @@ def demo(out: str = "demo", data: str | None = None) -> None:
     maps, scored = maps_demo(source, folder)
     print()
     gillespie = gillespie_demo(models, folder)
-    print(f"Pictures: {maps}, {gillespie}")
+    print()
+    sectors = sectors_demo(folder)
+    print(f"Pictures: {maps}, {gillespie}, {sectors}")
     print(f"Scored files: {', '.join(map(str, scored))}")
 
 

@@ -1,4 +1,4 @@
-"""The second half of ``unitmass demo``: a gene whose moments are known exactly, and a genetic oscillator."""
+"""The second part of ``unitmass demo``: a gene whose moments are known exactly, and a genetic oscillator."""
 
 from __future__ import annotations
 

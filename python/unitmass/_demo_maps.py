@@ -1,4 +1,4 @@
-"""The first half of ``unitmass demo``: handwritten digits, scored with three maps through the command line."""
+"""The first part of ``unitmass demo``: handwritten digits, scored with three maps through the command line."""
 
 from __future__ import annotations
 

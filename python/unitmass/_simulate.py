@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,7 +16,10 @@ from unitmass._core import __version__
 from unitmass._ensemble import Ensemble, Moments, extra
 from unitmass.gillespie import Method, ReactionNetwork
 
-__all__ = ["MODELS", "RESULTS", "simulate_file"]
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["MODELS", "RESULTS", "blank_figure", "replacing", "simulate_file"]
 
 MODELS: dict[str, Callable[[str], ReactionNetwork]] = {
     ".txt": lambda path: ReactionNetwork.from_text(path),
@@ -70,7 +73,7 @@ def simulate_file(
                 raise ValueError(f"{out}: {name!r} is a column of its own and the name of a species: use .npz or .nc")
     with ExitStack() as files:
         result_file, picture = (
-            files.enter_context(_replacing(path, overwrite)) if path else None for path in (out, plot)
+            files.enter_context(replacing(path, overwrite)) if path else None for path in (out, plot)
         )
         begun = time.perf_counter()
         simulate = network.moments if moments else network.simulate
@@ -119,7 +122,7 @@ def simulate_file(
 
 
 @contextmanager
-def _replacing(path: str, overwrite: bool) -> Iterator[Path]:
+def replacing(path: str, overwrite: bool) -> Iterator[Path]:
     """Give a file to write, which gets its name when it is whole."""
     target = Path(os.path.realpath(path))
     if target.exists() and not overwrite:
@@ -137,6 +140,16 @@ def _replacing(path: str, overwrite: bool) -> Iterator[Path]:
         os.replace(partial, target)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def blank_figure(width: float, height: float) -> Figure:
+    """Make a figure that is drawn without a display."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
 
 
 def _write(result: Ensemble | Moments, path: Path, kind: str) -> None:
@@ -209,11 +222,7 @@ def _metadata(result: Ensemble | Moments) -> dict[str, str]:
 
 
 def _draw(result: Ensemble | Moments, path: Path, title: str) -> None:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(9, 5), layout="constrained")
-    FigureCanvasAgg(figure)  # draws without a display
+    figure = blank_figure(9, 5)
     ax = result.plot(ax=figure.subplots())
     ax.set_title(title)
     ax.margins(x=0)

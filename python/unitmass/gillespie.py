@@ -7,9 +7,8 @@ import math
 import operator
 import os
 import re
-import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,6 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from unitmass import _bionetgen, _core, _sbml
+from unitmass._arguments import Rng, finite, room, seed_of, whole_number
 from unitmass._ensemble import Ensemble, Events, Moments, Passages, Rule
 from unitmass._expressions import WORDS, Instruction, Syntax, compiled, monomial, unknown
 from unitmass._progress import Progress, Tell, shown
@@ -27,7 +27,6 @@ from unitmass._workers import resolve
 __all__ = ["Ensemble", "Events", "Moments", "Passages", "ReactionNetwork"]
 
 T = TypeVar("T")
-Rng: TypeAlias = "np.random.Generator | int | None"
 Method: TypeAlias = Literal["auto", "lockstep", "sparse", "next_reaction"]
 
 _NAME = re.compile(r"[^\W\d]\w*")
@@ -138,7 +137,7 @@ class ReactionNetwork:
         self._places: dict[str, int] = {}
         given = _named(params, "params")
         for name, value in given.items():
-            self._params[_free(name, "params")] = _finite(value, f"params: {name}")
+            self._params[_free(name, "params")] = finite(value, f"params: {name}")
         self._core: tuple[_core.Network, list[tuple[str | None, float]], set[str]] | None = None
         lines = [line.partition("#")[0].rstrip() for line in text.splitlines()]
         definitions = [match for line in lines if "->" not in line and (match := _DEFINITION.fullmatch(line))]
@@ -727,7 +726,7 @@ class ReactionNetwork:
             self._rules[name] = match["value"], self._compiled(line, match.start("value"))
             return
         try:
-            number = _finite(match["value"], name)
+            number = finite(match["value"], name)
             if match["zero"]:
                 self._initial[name] = float(_whole(number, name))
             else:
@@ -920,8 +919,8 @@ class ReactionNetwork:
         >>> bool(abs(ens.mean()[1, 0] - 100 * 2.718281828**-1.5) < 1)
         True
         """
-        times, n, first = _times(t), _count(n, "n", 0), _count(first, "first", 0)
-        recorded, seed = self._recorded(species), _seed(rng)
+        times, n, first = _times(t), whole_number(n, "n", 0), whole_number(first, "first", 0)
+        recorded, seed = self._recorded(species), seed_of(rng)
         engine = self._method(method)
         with shown(progress, n) as tell:
             ran = self._run(x0, times, n, first, seed, params, recorded, engine, workers, max_events, tell)
@@ -985,8 +984,8 @@ class ReactionNetwork:
                [1, 2],
                [0, 3]])
         """
-        times, n, first = _times([t_max], "t_max"), _count(n, "n", 0), _count(first, "first", 0)
-        seed, width = _seed(rng), len(self._species)
+        times, n, first = _times([t_max], "t_max"), whole_number(n, "n", 0), whole_number(first, "first", 0)
+        seed, width = seed_of(rng), len(self._species)
         engine = self._method(method)
         ran = self._run(x0, times, n, first, seed, params, (), engine, workers, max_events, None, log=True)
         changes = np.zeros((len(self._reactions), width), np.int64)
@@ -1060,8 +1059,8 @@ class ReactionNetwork:
         >>> passages.state.ravel()
         array([2, 2, 2, 2, 2])
         """
-        times, n, first = _times([t_max], "t_max"), _count(n, "n", 0), _count(first, "first", 0)
-        seed, until = _seed(rng), self._placed()(self._compiled(_text(condition, "condition"), 0))
+        times, n, first = _times([t_max], "t_max"), whole_number(n, "n", 0), whole_number(first, "first", 0)
+        seed, until = seed_of(rng), self._placed()(self._compiled(_text(condition, "condition"), 0))
         engine = self._method(method, until)
         ran = self._run(x0, times, n, first, seed, params, self.species, engine, workers, max_events, None, until=until)
         return Passages(ran.stopped, ran.counts[:, 0], self.species, seed, first, engine)
@@ -1085,10 +1084,10 @@ class ReactionNetwork:
     ) -> _Run:
         network, slots, rates = self._network()
         start, constants = self._with_variables(self._start(x0, n), params, n), self._constants(slots, rates, params, n)
-        counts = _room((n, times.size, len(recorded)), "counts", "`moments` needs no room for trajectories")
+        counts = room((n, times.size, len(recorded)), "counts", "`moments` needs no room for trajectories")
         events = np.zeros(n, np.uint64)
         stopped = np.empty(0 if until is None else n)
-        limit = None if max_events is None else _count(max_events, "max_events", 0)
+        limit = None if max_events is None else whole_number(max_events, "max_events", 0)
         failed, logged = network.simulate(
             method,
             start,
@@ -1171,10 +1170,10 @@ class ReactionNetwork:
         >>> bool(abs(m.mean[0, 0] - 20) < 5 * m.standard_error[0, 0])
         True
         """
-        times, n, first = _times(t), _count(n, "n", 2), _count(first, "first", 0)
-        seed, names = _seed(rng), self._recorded(species)
+        times, n, first = _times(t), whole_number(n, "n", 2), whole_number(first, "first", 0)
+        seed, names = seed_of(rng), self._recorded(species)
         total = np.zeros((times.size, len(names)))
-        products = _room((times.size, len(names), len(names)), "cov", "choose fewer with `species`").view(np.float64)
+        products = room((times.size, len(names), len(names)), "cov", "choose fewer with `species`").view(np.float64)
         products[:] = 0
         origin: NDArray[np.float64] | None = None
         events = 0
@@ -1252,14 +1251,14 @@ class ReactionNetwork:
         array([[ 0,  0, 10],
                [10,  0,  0]])
         """
-        times, n, first = _times(t), _count(n, "n", 1), _count(first, "first", 0)
-        names, seed = self._recorded([species]), _seed(rng)
+        times, n, first = _times(t), whole_number(n, "n", 1), whole_number(first, "first", 0)
+        names, seed = self._recorded([species]), seed_of(rng)
         found = np.zeros((times.size, 1), np.int64)
         for part in self._parts(x0, times, n, first, seed, params, names, method, workers, max_events, progress):
             size = max(int(part.counts.max(initial=0)) + 1, found.shape[1])
             if size > found.shape[1]:
                 hint = f"{species} comes to {size - 1}: `simulate` and `moments` take less"
-                wider = _room((times.size + 1, size), "histogram", hint)[:-1]  # a row more, for what is added
+                wider = room((times.size + 1, size), "histogram", hint)[:-1]  # a row more, for what is added
                 wider[:, : found.shape[1]], wider[:, found.shape[1] :] = found, 0
                 found = wider
             for k in range(times.size):
@@ -1564,43 +1563,6 @@ def _times(t: ArrayLike, name: str = "t") -> NDArray[np.float64]:
     return times
 
 
-def _count(value: Any, name: str, least: int) -> int:
-    try:
-        count = operator.index(value)
-    except TypeError:
-        raise TypeError(f"{name}: expected an integer, found {value!r}") from None
-    if count < least:
-        raise ValueError(f"{name}: must be at least {least}, found {count}")
-    if count >= 2**62:
-        raise ValueError(f"{name}: must be less than 2**62, found {count}")
-    return count
-
-
-def _seed(rng: Rng) -> int:
-    if rng is None:
-        return secrets.randbits(64)
-    if isinstance(rng, np.random.Generator):
-        return int(rng.integers(2**64, dtype=np.uint64, endpoint=False))
-    try:
-        seed = operator.index(rng)
-    except TypeError:
-        raise TypeError(f"rng: expected a Generator, an integer or None, found {rng!r}") from None
-    if not 0 <= seed < 2**64:
-        raise ValueError(f"rng: a seed must be from 0 to 2**64 - 1, found {seed}")
-    return seed
-
-
-def _finite(value: Any, name: str) -> float:
-    try:
-        number = float(value)
-    except (TypeError, ValueError, OverflowError) as error:
-        kind = TypeError if isinstance(error, TypeError) else ValueError
-        raise kind(f"{name}: expected a number, found {value!r}") from None
-    if not math.isfinite(number):
-        raise ValueError(f"{name}: must be finite, found {number}")
-    return number
-
-
 def _finite_array(value: ArrayLike, name: str) -> NDArray[np.float64]:
     values = np.asarray(value)
     if values.dtype.kind not in "iufb":
@@ -1618,7 +1580,7 @@ def _refuse_negative(value: ArrayLike, name: str) -> None:
 
 
 def _rate(value: Any, name: str) -> float:
-    rate = _finite(value, name)
+    rate = finite(value, name)
     _refuse_negative(rate, name)
     return rate
 
@@ -1644,37 +1606,3 @@ def _per_trajectory(
     for index, values in columns.items():
         table[..., index] = values
     return table
-
-
-def _room(shape: tuple[int, ...], name: str, hint: str) -> NDArray[np.int64]:
-    size = 8 * math.prod(shape)
-    message = f"{name}: {size / 2**30:.3g} GiB do not fit; {hint}"
-    if size > _SMALL and size > _memory():
-        raise MemoryError(message)
-    try:
-        return np.empty(shape, np.int64)
-    except (MemoryError, ValueError):
-        raise MemoryError(message) from None
-
-
-_SMALL = 1 << 26
-"""So many bytes are there."""
-
-
-def _memory() -> float:
-    """Find how many bytes there are, at most: those of the machine, those not in use, and those of the container."""
-    found = [math.inf]
-    if hasattr(os, "sysconf"):
-        found.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
-    for path, pattern, unit in _MEMORY:
-        with suppress(OSError, ValueError):
-            found += [unit * int(number) for number in re.findall(pattern, Path(path).read_text())]
-    return min(found)
-
-
-_MEMORY = (
-    ("/proc/meminfo", r"MemAvailable:\s*(\d+) kB", 1024),
-    ("/sys/fs/cgroup/memory.max", r"\d+", 1),
-    ("/sys/fs/cgroup/memory/memory.limit_in_bytes", r"\d+", 1),
-)
-"""Files of Linux, where in them the bytes are, and their unit."""

@@ -3,6 +3,11 @@
 //! The generator is xoshiro256++ (Blackman & Vigna, 2019: period 2²⁵⁶ - 1, four words of state). Its state is filled by
 //! SplitMix64 from a mix of seed and index, so neighbouring indices start at unrelated points: two of 2⁶⁴ streams of
 //! 2⁶⁴ values each overlap with probability below 2⁻⁶⁴.
+//!
+//! [`Lanes`] runs eight streams side by side, whatever the width of the registers. `benches/testu01.sh` holds their
+//! interleaved output to the batteries SmallCrush and Crush of TestU01.
+
+use fearless_simd::{Simd, prelude::*, u64x8};
 
 /// The stream of one item.
 #[derive(Clone, Debug)]
@@ -45,6 +50,64 @@ impl Stream {
     }
 }
 
+/// How many streams a block has.
+pub const LANES: usize = 8;
+
+/// The streams of a block, one in each SIMD lane: lane l has the stream of item 8 `block` + l.
+#[derive(Clone, Copy)]
+pub struct Lanes<S: Simd> {
+    state: [u64x8<S>; 4],
+}
+
+impl<S: Simd> Lanes<S> {
+    /// The streams of block `block` under `seed`.
+    #[inline(always)]
+    pub fn new(simd: S, seed: u64, block: u64) -> Self {
+        let first = block.wrapping_mul(LANES as u64);
+        let mut words = [[0; LANES]; 4];
+        for lane in 0..LANES {
+            let state = Stream::new(seed, first.wrapping_add(lane as u64)).state;
+            for (word, value) in words.iter_mut().zip(state) {
+                word[lane] = value;
+            }
+        }
+        let [a, b, c, d] = words;
+        Self {
+            state: [
+                a.simd_into(simd),
+                b.simd_into(simd),
+                c.simd_into(simd),
+                d.simd_into(simd),
+            ],
+        }
+    }
+
+    /// 64 uniform bits of each stream.
+    #[inline(always)]
+    pub fn next_u64(&mut self) -> u64x8<S> {
+        let [a, b, c, d] = self.state;
+        let result = rotate_left::<23, S>(a + d) + a;
+        let (c, d) = (c ^ a, d ^ b);
+        self.state = [a ^ d, b ^ c, c ^ (b << 17), rotate_left::<45, S>(d)];
+        result
+    }
+
+    /// Replaces all values by `n` new ones; those of a lane stand eight apart.
+    #[inline(always)]
+    pub fn fill(&mut self, values: &mut Vec<u64>, n: usize) {
+        values.resize(n.next_multiple_of(LANES), 0);
+        for eight in values.as_chunks_mut().0 {
+            *eight = self.next_u64().into();
+        }
+        values.truncate(n);
+    }
+}
+
+#[inline(always)]
+fn rotate_left<const BY: u32, S: Simd>(x: u64x8<S>) -> u64x8<S> {
+    (x << BY) | (x >> (64 - BY))
+}
+
 /// Steele, Lea & Flood, 2014.
 struct SplitMix(u64);
 
@@ -59,6 +122,9 @@ impl SplitMix {
 
 #[cfg(test)]
 mod tests {
+    use fearless_simd::dispatch;
+    use fearless_simd_macros::simd;
+
     use super::*;
 
     #[test]
@@ -101,6 +167,28 @@ mod tests {
         8_089_978_747_140_965_633,
         6_881_029_436_186_680_218,
     ];
+
+    #[test]
+    fn lanes_are_streams() {
+        for (name, level) in crate::simd::levels() {
+            let mut streams: Vec<_> = (80..88).map(|index| Stream::new(5, index)).collect();
+            let drawn = dispatch!(level, simd => draw(simd, 5, 10));
+            for values in drawn {
+                let expected = streams.iter_mut().map(Stream::next_u64);
+                assert!(expected.eq(values), "{name}");
+            }
+        }
+    }
+
+    #[simd]
+    fn draw<S: Simd>(simd: S, seed: u64, block: u64) -> [[u64; 8]; 100] {
+        let mut lanes = Lanes::new(simd, seed, block);
+        let mut drawn = [[0; 8]; 100];
+        for values in &mut drawn {
+            *values = lanes.next_u64().into();
+        }
+        drawn
+    }
 
     #[test]
     fn uniforms_have_the_right_mean_and_stay_below_one() {
