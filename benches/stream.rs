@@ -3,7 +3,7 @@
 
 use std::io::{self, Write};
 
-use fearless_simd::{Level, Simd, dispatch, prelude::*};
+use fearless_simd::{Level, Simd, dispatch};
 use fearless_simd_macros::simd;
 use unitmass_core::rng::{LANES, Lanes};
 

@@ -1816,6 +1816,12 @@ def test_a_first_block_asks_for_trials():
 # --- those who wait, interrupt, or fork -------------------------------------------------------------------------------
 
 
+def test_what_is_certain_needs_no_stopping():
+    for n in (1, 3):
+        found = um.coverage(n, 2 * np.pi, rel_se=0.1, rng=1)
+        assert found.estimate == found.exact == 1
+
+
 def test_progress_is_told():
     for question, total in (
         (lambda **o: um.common_sector(100, 6.0, trials=600_000, **o).trials, 600_000),

@@ -313,6 +313,8 @@ def coverage(n: int | None, arc: ArrayLike, *, density: Density = None, **sampli
             _core.Experiment.cover(lengths), lengths.size, np.array(0.0), exact, lengths.size * 2.0**-64
         )
     n, law_of_angles = _points(n), density_of(density)
+    if (lengths == TURN).all():
+        given.rel_se = None  # every trial is a hit: there is nothing to wait for
     rest = TURN - lengths
     if law_of_angles:
         exact = np.asarray(1 - _sector(n, rest, law_of_angles, given.workers))
