@@ -4,8 +4,10 @@
 //! random points lie on circles and spheres. The rest is what every family stands on: [`error`], [`scalar`] (f32 and f64),
 //! [`simd`] (vector math of a fixed order), [`parallel`] (the worker pool), [`rng`] (streams).
 
+mod batch;
 pub mod error;
 pub mod gillespie;
+mod kernels;
 pub mod maps;
 pub mod parallel;
 pub mod rng;

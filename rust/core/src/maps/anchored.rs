@@ -20,11 +20,11 @@ use fearless_simd::{Level, Simd, dispatch, prelude::*};
 use fearless_simd_macros::simd;
 
 use super::{
-    batch::{gather, of_chunks, write_chunks},
     softmax::{share_infinities, share_infinities_of_long_row},
     threshold::{MOST_STEPS, filter, filter_long_row, max_of_long_row},
 };
 use crate::{
+    batch::{gather, of_chunks, write_chunks},
     error::Error,
     parallel::Run,
     scalar::Real,

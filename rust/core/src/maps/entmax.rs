@@ -9,8 +9,6 @@ use fearless_simd::{Level, dispatch};
 
 use super::{
     anchored::{self, Root},
-    batch::{LONG, PerRow, RowMap, Scores, Scratch, Source, Storage, map_rows, tasks},
-    kernels::Compiled,
     power::{General, Linear, NEAR_ONE, Plain, Solved, Square},
     softmax::{infinities, infinities_of_long_row, softmax_long_row, softmax_rows},
     threshold::{
@@ -19,7 +17,9 @@ use super::{
     },
 };
 use crate::{
+    batch::{LONG, PerRow, RowMap, Scores, Scratch, Source, Storage, map_rows, tasks},
     error::Error,
+    kernels::Compiled,
     parallel::{Parts, Run},
     scalar::Real,
 };
@@ -87,7 +87,7 @@ pub fn threshold<E: Storage>(
             });
         }
     }
-    let (level, kernel) = (run.level, &E::Compute::kernels().threshold);
+    let (level, kernel) = (run.level, &E::Compute::kernels().maps.threshold);
     let Some(x) = scores.x else {
         return Err(Error::Empty { argument: "x" }); // there is no output to be mapped in place
     };
@@ -95,7 +95,15 @@ pub fn threshold<E: Storage>(
         let mut room = Vec::new();
         for (row, (tau, support)) in tau.iter_mut().zip(support).enumerate() {
             // SAFETY: nothing is written to the scores.
-            let x = unsafe { scores.stage_long_row(run, &Source::Apart(x), row, &mut room)? };
+            let x = unsafe {
+                scores.stage_long_row(
+                    run,
+                    &Source::Apart(x),
+                    row,
+                    E::Compute::NEG_INFINITY,
+                    &mut room,
+                )?
+            };
             let found = (kernel.long_row)(run, alpha.of(row), x)?;
             (*tau, *support) = (E::narrow(found.0), found.1 as i64);
         }
@@ -106,7 +114,14 @@ pub fn threshold<E: Storage>(
     run.each(count, Scratch::new, |scratch, task| {
         let rows = rows_of(task);
         // SAFETY: the scores lie apart from the results.
-        let x = unsafe { scores.stage(&Source::Apart(x), rows.clone(), &mut scratch.x) };
+        let x = unsafe {
+            scores.stage(
+                &Source::Apart(x),
+                rows.clone(),
+                E::Compute::NEG_INFINITY,
+                &mut scratch.x,
+            )
+        };
         for (row, x) in rows.zip(x.chunks_exact(shape.n)) {
             let found = (kernel.row)(level, alpha.of(row), x, &mut scratch.kernel);
             // SAFETY: each row belongs to one task.
@@ -241,12 +256,12 @@ impl<T: Compiled> RowMap<T> for Project<'_> {
     ) {
         self.total.runs(rows_from(first, x, n), |rows, total| {
             let (x, y) = slices(first, n, rows, x, y);
-            (T::kernels().project.rows)(level, total, n, x, y, kernel);
+            (T::kernels().maps.project.rows)(level, total, n, x, y, kernel);
         });
     }
 
     fn long_row(&self, run: &mut Run<'_>, row: usize, x: &[T], y: &mut [T]) -> Result<(), Error> {
-        (T::kernels().project.long_row)(run, self.total.of(row), x, y)
+        (T::kernels().maps.project.long_row)(run, self.total.of(row), x, y)
     }
 }
 
@@ -320,12 +335,12 @@ impl<T: Compiled> RowMap<T> for Entmax<'_> {
     ) {
         self.alpha.runs(rows_from(first, x, n), |rows, alpha| {
             let (x, y) = slices(first, n, rows, x, y);
-            (T::kernels().entmax.rows)(level, (alpha, self.method), n, x, y, kernel);
+            (T::kernels().maps.entmax.rows)(level, (alpha, self.method), n, x, y, kernel);
         });
     }
 
     fn long_row(&self, run: &mut Run<'_>, row: usize, x: &[T], y: &mut [T]) -> Result<(), Error> {
-        (T::kernels().entmax.long_row)(run, (self.alpha.of(row), self.method), x, y)
+        (T::kernels().maps.entmax.long_row)(run, (self.alpha.of(row), self.method), x, y)
     }
 }
 

@@ -24,16 +24,14 @@ use std::array;
 use fearless_simd::{Level, Simd, dispatch, prelude::*};
 use fearless_simd_macros::simd;
 
-use super::{
+use super::{kernels::Vjp, softmax::inverse_temperature};
+use crate::{
     batch::{
         LONG, PerRow, Scores, Scratch, Shape, Source, Storage, make_room, map_long_row, of_chunks,
         of_written_chunks, store_rows, tasks, write_chunks,
     },
-    kernels::{Compiled, Vjp},
-    softmax::inverse_temperature,
-};
-use crate::{
     error::Error,
+    kernels::Compiled,
     parallel::{Parts, Run},
     scalar::Real,
     simd::{Sum, add_up, exp, exp2, ln, load_padded, log2, polynomial, store_part},
@@ -51,7 +49,7 @@ pub fn softmax_vjp<E: Storage>(
     out: &mut [E],
 ) -> Result<(), Error> {
     let inverse = inverse_temperature(temperature)?;
-    let kernel = &E::Compute::kernels().softmax_vjp;
+    let kernel = &E::Compute::kernels().maps.softmax_vjp;
     map_pairs(run, shape, (p, g), out, kernel, |_| inverse)
 }
 
@@ -67,7 +65,7 @@ pub fn log_softmax_vjp<E: Storage>(
     out: &mut [E],
 ) -> Result<(), Error> {
     let inverse = inverse_temperature(temperature)?;
-    let kernel = &E::Compute::kernels().log_softmax_vjp;
+    let kernel = &E::Compute::kernels().maps.log_softmax_vjp;
     map_pairs(run, shape, (log_p, g), out, kernel, |_| inverse)
 }
 
@@ -83,7 +81,7 @@ pub fn entmax_vjp<E: Storage>(
     out: &mut [E],
 ) -> Result<(), Error> {
     check_alpha(alpha, shape.count())?;
-    let kernel = &E::Compute::kernels().entmax_vjp;
+    let kernel = &E::Compute::kernels().maps.entmax_vjp;
     map_pairs(run, shape, (p, g), out, kernel, |row| alpha.of(row))
 }
 
@@ -104,7 +102,7 @@ pub fn entmax_vjp_sparse<E: Storage>(
     shape.check("g", g.len())?;
     check_alpha(alpha, rows)?;
     check_sparse(run, p.len(), columns, starts, out.len(), n)?;
-    let (level, kernel) = (run.level, &E::Compute::kernels().entmax_vjp);
+    let (level, kernel) = (run.level, &E::Compute::kernels().maps.entmax_vjp);
     let out = Parts::new(out);
     let (count, rows_of) = tasks(shape);
     let entries_of = |row: usize| starts[row]..starts[row + 1];
@@ -153,7 +151,13 @@ pub fn entmax_vjp_sparse<E: Storage>(
         // SAFETY: one row at a time, and nothing is written to p.
         unsafe {
             let scores = Scores::new(shape, p);
-            let p = scores.stage_long_row(run, &Source::Apart(p), 0, &mut scratch.x)?;
+            let p = scores.stage_long_row(
+                run,
+                &Source::Apart(p),
+                0,
+                E::Compute::NEG_INFINITY,
+                &mut scratch.x,
+            )?;
             let own = Parts::new(out.part(entries.start, entries.len()));
             map_long_row(run, shape, 0, &own, &mut scratch.y, |run, y| {
                 (kernel.long_row)(run, alpha.of(row), p, &scratch.kernel, y)
@@ -232,7 +236,7 @@ pub fn entmax_alpha_grad<E: Storage>(
         });
     }
     let level = run.level;
-    let kernel = &E::Compute::kernels().alpha_slope;
+    let kernel = &E::Compute::kernels().maps.alpha_slope;
     let out = Parts::new(out);
     let store = |row, slope| {
         // SAFETY: each row belongs to one task.
@@ -280,8 +284,20 @@ fn each_pair<E: Storage>(
             // SAFETY: nothing is written to p and g.
             let (p, g) = unsafe {
                 (
-                    scores[0].stage_long_row(run, &sources[0], row, &mut scratch.x)?,
-                    scores[1].stage_long_row(run, &sources[1], row, &mut scratch.kernel)?,
+                    scores[0].stage_long_row(
+                        run,
+                        &sources[0],
+                        row,
+                        E::Compute::NEG_INFINITY,
+                        &mut scratch.x,
+                    )?,
+                    scores[1].stage_long_row(
+                        run,
+                        &sources[1],
+                        row,
+                        E::Compute::NEG_INFINITY,
+                        &mut scratch.kernel,
+                    )?,
                 )
             };
             visit_long(run, row, p, g, &mut scratch.y)?;
@@ -294,8 +310,18 @@ fn each_pair<E: Storage>(
         // SAFETY: nothing is written to p and g.
         let (p, g) = unsafe {
             (
-                scores[0].stage(&sources[0], rows.clone(), &mut scratch.x),
-                scores[1].stage(&sources[1], rows.clone(), &mut scratch.kernel),
+                scores[0].stage(
+                    &sources[0],
+                    rows.clone(),
+                    E::Compute::NEG_INFINITY,
+                    &mut scratch.x,
+                ),
+                scores[1].stage(
+                    &sources[1],
+                    rows.clone(),
+                    E::Compute::NEG_INFINITY,
+                    &mut scratch.kernel,
+                ),
             )
         };
         for (row, (p, g)) in rows.zip(p.chunks_exact(shape.n).zip(g.chunks_exact(shape.n))) {

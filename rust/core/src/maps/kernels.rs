@@ -1,9 +1,4 @@
-//! The kernels of the maps, compiled once, in this crate.
-//!
-//! A generic function is compiled again in every crate that calls it, and a kernel at every SIMD level: minutes and
-//! gigabytes each time. A function that is not generic is compiled where it stands, with what it points to. So the
-//! functions of the public interface, generic over the storage and light, call the kernels through a table for f32 and
-//! one for f64.
+//! The kernels of the maps, as [`crate::kernels`] holds them.
 
 use fearless_simd::{Level, dispatch};
 
@@ -14,28 +9,8 @@ use super::{
 };
 use crate::{error::Error, parallel::Run, scalar::Real};
 
-/// A type that the kernels are compiled for: f32 and f64.
-pub trait Compiled: Real {
-    /// Its kernels. Never inlined: that would be the caller's crate, and all of them compiled again there.
-    fn kernels() -> &'static Kernels<Self>;
-}
-
-impl Compiled for f32 {
-    #[inline(never)]
-    fn kernels() -> &'static Kernels<f32> {
-        &Kernels::AT_ANY_LEVEL
-    }
-}
-
-impl Compiled for f64 {
-    #[inline(never)]
-    fn kernels() -> &'static Kernels<f64> {
-        &Kernels::AT_ANY_LEVEL
-    }
-}
-
 /// The kernels for values of type T.
-pub struct Kernels<T> {
+pub(crate) struct Kernels<T> {
     pub(super) softmax: Map<T, T>,
     pub(super) log_softmax: Map<T, T>,
     pub(super) project: Map<T, f64>,
@@ -53,7 +28,7 @@ pub(super) struct Map<T, P> {
     pub(super) long_row: LongRow<T, P>,
 }
 
-/// Maps contiguous rows of n values, at most [`super::batch::LONG`]; the vector is the kernel's scratch.
+/// Maps contiguous rows of n values, at most [`crate::batch::LONG`]; the vector is the kernel's scratch.
 type Rows<T, P> = fn(Level, P, usize, &[T], &mut [T], &mut Vec<T>);
 
 /// Maps one longer row.
@@ -87,7 +62,7 @@ type AlphaSlopeRow<T> = fn(Level, f64, &[T], &[T]) -> f64;
 type AlphaSlopeLongRow<T> = fn(&mut Run<'_>, f64, &[T], &[T]) -> Result<f64, Error>;
 
 impl<T: Real> Kernels<T> {
-    const AT_ANY_LEVEL: Self = Self {
+    pub(crate) const AT_ANY_LEVEL: Self = Self {
         softmax: Map {
             rows: |level, inverse, n, x, y, kernel| {
                 dispatch!(level, simd => softmax_rows::<_, T, false>(simd, inverse, n, x, y, kernel));

@@ -1,6 +1,5 @@
 //! Maps from scores to probability distributions.
 mod anchored;
-mod batch;
 mod entmax;
 mod gradient;
 mod kernels;
@@ -10,7 +9,9 @@ mod sparse;
 mod threshold;
 mod tile;
 
-pub use batch::{PerRow, Scores, Shape, Storage};
+pub use crate::batch::{PerRow, Scores, Shape, Storage};
+pub(crate) use kernels::Kernels;
+
 pub use entmax::{Method, entmax, project_simplex, threshold};
 pub use gradient::{
     entmax_alpha_grad, entmax_vjp, entmax_vjp_sparse, log_softmax_vjp, softmax_vjp,

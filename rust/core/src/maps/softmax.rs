@@ -22,13 +22,11 @@
 use fearless_simd::{Level, Simd, dispatch, prelude::*};
 use fearless_simd_macros::simd;
 
-use super::{
-    batch::{CHUNK, RowMap, Scores, Storage, map_rows, of_chunks, of_written_chunks, write_chunks},
-    kernels::{Compiled, Map},
-    tile,
-};
+use super::{kernels::Map, tile};
 use crate::{
+    batch::{CHUNK, RowMap, Scores, Storage, map_rows, of_chunks, of_written_chunks, write_chunks},
     error::Error,
+    kernels::Compiled,
     parallel::Run,
     scalar::Real,
     simd::{
@@ -95,7 +93,7 @@ struct Softmax<T, const LOG: bool> {
 
 impl<T: Compiled, const LOG: bool> Softmax<T, LOG> {
     fn kernel() -> &'static Map<T, T> {
-        let kernels = T::kernels();
+        let kernels = &T::kernels().maps;
         if LOG {
             &kernels.log_softmax
         } else {

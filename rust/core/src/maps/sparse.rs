@@ -2,14 +2,16 @@
 
 use std::mem;
 
-use super::{
+use super::entmax::{Entmax, Method, Project};
+use crate::{
     batch::{
         LONG, PerRow, RowMap, Scores, Scratch, Source, Storage, make_room, of_chunks, take_first,
         tasks,
     },
-    entmax::{Entmax, Method, Project},
+    error::Error,
+    parallel::Run,
+    scalar::Real,
 };
-use crate::{error::Error, parallel::Run, scalar::Real};
 
 /// A matrix of rows of which most entries are zero.
 #[derive(Debug, Clone, PartialEq)]
@@ -109,7 +111,7 @@ fn compress<E: Storage, M: RowMap<E::Compute>>(
             make_room(&mut scratch.y, shape.n);
             let y = &mut scratch.y;
             // SAFETY: nothing is written to x.
-            let x = unsafe { scores.stage_long_row(run, &source, row, &mut scratch.x)? };
+            let x = unsafe { scores.stage_long_row(run, &source, row, M::ABSENT, &mut scratch.x)? };
             map.long_row(run, row, x, y)?;
             scores.fill_excluded_long_row(run, row, x, y, M::EXCLUDED)?;
             parts.extend(of_chunks(run, shape.n, |at| {
@@ -123,7 +125,7 @@ fn compress<E: Storage, M: RowMap<E::Compute>>(
         run.each_chunk(&mut parts, 1, Scratch::new, |scratch, task, part| {
             let rows = rows_of(task);
             // SAFETY: nothing is written to x.
-            let x = unsafe { scores.stage(&source, rows.clone(), &mut scratch.x) };
+            let x = unsafe { scores.stage(&source, rows.clone(), M::ABSENT, &mut scratch.x) };
             scratch.y.resize(x.len(), E::Compute::ZERO);
             map.rows(
                 level,

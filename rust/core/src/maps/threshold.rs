@@ -26,12 +26,12 @@ use fearless_simd::{Simd, SimdFloatElement, dispatch, prelude::*};
 use fearless_simd_macros::simd;
 
 use super::{
-    batch::{CHUNK, chunk, gather, of_chunks, of_written_chunks, write_chunks},
     power::{Pair, Plain, Power, Solved},
     softmax::{share_infinities, share_infinities_of_long_row},
     tile,
 };
 use crate::{
+    batch::{CHUNK, chunk, gather, of_chunks, of_written_chunks, write_chunks},
     error::Error,
     parallel::Run,
     scalar::Real,

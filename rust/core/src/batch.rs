@@ -1,4 +1,4 @@
-//! From an array of any layout to contiguous rows and back: the floor that every map stands on.
+//! From an array of any layout to contiguous rows and back: the floor that maps and losses stand on.
 //!
 //! A map is written once, for contiguous rows of f32 or f64 that do not alias. What differs from that (another axis,
 //! float16 storage, a mask, output over the input) is staged: rows are copied into the worker's scratch, mapped
@@ -9,9 +9,9 @@ use std::{mem, ops::Range};
 use fearless_simd::Level;
 use half::{f16, slice::HalfFloatSliceExt};
 
-use super::kernels::Compiled;
 use crate::{
     error::Error,
+    kernels::Compiled,
     parallel::{Parts, Run},
     scalar::Real,
 };
@@ -23,10 +23,10 @@ const TASK: usize = 1 << 15;
 const ROWS: usize = 16;
 
 /// Rows longer than this are not tasks but are cut into tasks themselves.
-pub(super) const LONG: usize = 1 << 17;
+pub(crate) const LONG: usize = 1 << 17;
 
 /// Values of a long row that are one task.
-pub(super) const CHUNK: usize = 1 << 14;
+pub(crate) const CHUNK: usize = 1 << 14;
 
 /// A C-ordered array seen along one axis: `(outer, n, inner)`, rows of `n` values that lie `inner` apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,7 +69,7 @@ impl Shape {
         row / self.inner * self.n * self.inner + row % self.inner
     }
 
-    pub(super) fn check(self, argument: &'static str, found: usize) -> Result<(), Error> {
+    pub(crate) fn check(self, argument: &'static str, found: usize) -> Result<(), Error> {
         if self.n == 0 {
             return Err(Error::Empty { argument });
         }
@@ -187,7 +187,7 @@ pub enum PerRow<'a> {
 }
 
 impl PerRow<'_> {
-    pub(super) fn of(self, row: usize) -> f64 {
+    pub(crate) fn of(self, row: usize) -> f64 {
         match self {
             PerRow::All(value) => value,
             PerRow::Each(values) => values[row],
@@ -195,7 +195,7 @@ impl PerRow<'_> {
     }
 
     /// Checks the number of values and each value.
-    pub(super) fn check(
+    pub(crate) fn check(
         self,
         argument: &'static str,
         rows: usize,
@@ -224,7 +224,7 @@ impl PerRow<'_> {
     }
 
     /// The parts of `rows` in which the value does not change.
-    pub(super) fn runs(self, rows: Range<usize>, mut visit: impl FnMut(Range<usize>, f64)) {
+    pub(crate) fn runs(self, rows: Range<usize>, mut visit: impl FnMut(Range<usize>, f64)) {
         let mut start = rows.start;
         while start < rows.end {
             let value = self.of(start);
@@ -264,7 +264,7 @@ impl<'a, E: Storage> Scores<'a, E> {
         }
     }
 
-    pub(super) fn check(&self) -> Result<(), Error> {
+    pub(crate) fn check(&self) -> Result<(), Error> {
         let Shape { n, .. } = self.shape;
         if n == 0 {
             return Err(Error::Empty { argument: "x" });
@@ -280,14 +280,15 @@ impl<'a, E: Storage> Scores<'a, E> {
 
     /// Contiguous rows of a task, straight from where they lie if that is possible, else copied to `room`.
     ///
-    /// An excluded score becomes -∞; a NaN stays a NaN.
+    /// An excluded score becomes `absent`; a NaN stays a NaN.
     ///
     /// # Safety
     /// `from` is `x`, or no other task holds the rows.
-    pub(super) unsafe fn stage<'s>(
+    pub(crate) unsafe fn stage<'s>(
         &self,
         from: &Source<'s, E>,
         rows: Range<usize>,
+        absent: E::Compute,
         room: &'s mut Vec<E::Compute>,
     ) -> &'s [E::Compute] {
         let Shape { n, inner, .. } = self.shape;
@@ -310,7 +311,7 @@ impl<'a, E: Storage> Scores<'a, E> {
             });
         }
         for (row, values) in rows.zip(room.chunks_exact_mut(n)) {
-            self.exclude(self.shape.start(row), values);
+            self.exclude(self.shape.start(row), values, absent);
         }
         room
     }
@@ -319,11 +320,12 @@ impl<'a, E: Storage> Scores<'a, E> {
     ///
     /// # Safety
     /// As [`Scores::stage`].
-    pub(super) unsafe fn stage_long_row<'s>(
+    pub(crate) unsafe fn stage_long_row<'s>(
         &self,
         run: &mut Run<'_>,
         from: &Source<'s, E>,
         row: usize,
+        absent: E::Compute,
         room: &'s mut Vec<E::Compute>,
     ) -> Result<&'s [E::Compute], Error> {
         let Shape { n, inner, .. } = self.shape;
@@ -342,7 +344,7 @@ impl<'a, E: Storage> Scores<'a, E> {
                     *value = unsafe { from.part(start + k * inner, 1) }[0].widen();
                 }
             }
-            self.exclude(start, to);
+            self.exclude(start, to, absent);
         })?;
         Ok(room)
     }
@@ -358,8 +360,8 @@ impl<'a, E: Storage> Scores<'a, E> {
         }
     }
 
-    /// Puts -∞ in place of what the mask excludes in a row, from the value that lies at `start`.
-    fn exclude(&self, start: usize, row: &mut [E::Compute]) {
+    /// Puts `absent` in place of what the mask excludes in a row, from the value that lies at `start`.
+    fn exclude(&self, start: usize, row: &mut [E::Compute], absent: E::Compute) {
         let Some(mask) = self.mask else {
             return;
         };
@@ -368,13 +370,13 @@ impl<'a, E: Storage> Scores<'a, E> {
             .zip(mask[start..].iter().step_by(self.shape.inner))
         {
             if !counts && !value.is_nan() {
-                *value = E::Compute::NEG_INFINITY;
+                *value = absent;
             }
         }
     }
 
     /// A row of only -∞ is NaN to a map; where the mask made it so, it is [`RowMap::EXCLUDED`] instead.
-    pub(super) fn fill_excluded(
+    pub(crate) fn fill_excluded(
         &self,
         rows: Range<usize>,
         x: &[E::Compute],
@@ -393,7 +395,7 @@ impl<'a, E: Storage> Scores<'a, E> {
     }
 
     /// [`Scores::fill_excluded`] of one long row, shared out.
-    pub(super) fn fill_excluded_long_row(
+    pub(crate) fn fill_excluded_long_row(
         &self,
         run: &mut Run<'_>,
         row: usize,
@@ -423,19 +425,19 @@ impl<'a, E: Storage> Scores<'a, E> {
 }
 
 /// Room for n values. What is new comes as zeros from the system, which clears a page when it is first touched.
-pub(super) fn make_room<T: Real>(room: &mut Vec<T>, n: usize) {
+pub(crate) fn make_room<T: Real>(room: &mut Vec<T>, n: usize) {
     if room.len() != n {
         *room = vec![T::ZERO; n];
     }
 }
 
 /// Where chunk `index` of a long row lies in it.
-pub(super) fn chunk(len: usize, index: usize) -> Range<usize> {
+pub(crate) fn chunk(len: usize, index: usize) -> Range<usize> {
     index * CHUNK..len.min((index + 1) * CHUNK)
 }
 
 /// What `visit` makes of each chunk of a long row, in their order.
-pub(super) fn of_chunks<R: Send>(
+pub(crate) fn of_chunks<R: Send>(
     run: &mut Run<'_>,
     len: usize,
     visit: impl Fn(Range<usize>) -> R + Sync,
@@ -444,7 +446,7 @@ pub(super) fn of_chunks<R: Send>(
 }
 
 /// Writes a long row: `write` takes where a chunk lies in it, and the chunk.
-pub(super) fn write_chunks<T: Send>(
+pub(crate) fn write_chunks<T: Send>(
     run: &mut Run<'_>,
     y: &mut [T],
     write: impl Fn(Range<usize>, &mut [T]) + Sync,
@@ -453,7 +455,7 @@ pub(super) fn write_chunks<T: Send>(
 }
 
 /// [`write_chunks`], and what `write` returns for each chunk, in their order.
-pub(super) fn of_written_chunks<T: Send, R: Send>(
+pub(crate) fn of_written_chunks<T: Send, R: Send>(
     run: &mut Run<'_>,
     y: &mut [T],
     write: impl Fn(Range<usize>, &mut [T]) -> R + Sync,
@@ -467,14 +469,14 @@ pub(super) fn of_written_chunks<T: Send, R: Send>(
 }
 
 /// Cuts off the first `len` values.
-pub(super) fn take_first<'a, T>(rest: &mut &'a mut [T], len: usize) -> &'a mut [T] {
+pub(crate) fn take_first<'a, T>(rest: &mut &'a mut [T], len: usize) -> &'a mut [T] {
     let (first, others) = mem::take(rest).split_at_mut(len);
     *rest = others;
     first
 }
 
 /// The values of all parts, one after the other, and `room` zeros.
-pub(super) fn gather<T: Real>(
+pub(crate) fn gather<T: Real>(
     run: &mut Run<'_>,
     parts: Vec<Vec<T>>,
     room: usize,
@@ -501,7 +503,7 @@ pub(super) fn gather<T: Real>(
 }
 
 /// Where the scores are read from.
-pub(super) enum Source<'a, E> {
+pub(crate) enum Source<'a, E> {
     /// An array of their own.
     Apart(&'a [E]),
     /// The output.
@@ -524,7 +526,7 @@ impl<E> Source<'_, E> {
 ///
 /// # Safety
 /// No other task holds the rows.
-pub(super) unsafe fn store_rows<E: Storage>(
+pub(crate) unsafe fn store_rows<E: Storage>(
     shape: Shape,
     rows: Range<usize>,
     y: &[E::Compute],
@@ -550,7 +552,7 @@ pub(super) unsafe fn store_rows<E: Storage>(
 ///
 /// # Safety
 /// No other task holds the row.
-pub(super) unsafe fn map_long_row<E: Storage>(
+pub(crate) unsafe fn map_long_row<E: Storage>(
     run: &mut Run<'_>,
     shape: Shape,
     row: usize,
@@ -588,17 +590,17 @@ pub(super) unsafe fn map_long_row<E: Storage>(
 }
 
 /// What a worker keeps from task to task.
-pub(super) struct Scratch<T> {
+pub(crate) struct Scratch<T> {
     /// Staged input rows.
-    pub(super) x: Vec<T>,
+    pub(crate) x: Vec<T>,
     /// Output rows before they are stored.
-    pub(super) y: Vec<T>,
+    pub(crate) y: Vec<T>,
     /// The kernel's own.
-    pub(super) kernel: Vec<T>,
+    pub(crate) kernel: Vec<T>,
 }
 
 impl<T> Scratch<T> {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             x: Vec::new(),
             y: Vec::new(),
@@ -608,7 +610,9 @@ impl<T> Scratch<T> {
 }
 
 /// A map, written for contiguous rows.
-pub(super) trait RowMap<T: Real>: Sync {
+pub(crate) trait RowMap<T: Real>: Sync {
+    /// What a score counts as that the mask excludes.
+    const ABSENT: T = T::NEG_INFINITY;
     /// What an entry becomes in a row that is excluded whole.
     const EXCLUDED: T;
 
@@ -620,7 +624,7 @@ pub(super) trait RowMap<T: Real>: Sync {
 }
 
 /// Cuts the rows into tasks: their number, and the rows of each.
-pub(super) fn tasks(shape: Shape) -> (usize, impl Fn(usize) -> Range<usize> + Sync) {
+pub(crate) fn tasks(shape: Shape) -> (usize, impl Fn(usize) -> Range<usize> + Sync) {
     let rows = shape.count();
     let each = match TASK / shape.n {
         0 if shape.inner == 1 => 1,
@@ -632,7 +636,7 @@ pub(super) fn tasks(shape: Shape) -> (usize, impl Fn(usize) -> Range<usize> + Sy
 }
 
 /// Maps all rows.
-pub(super) fn map_rows<E: Storage, M: RowMap<E::Compute>>(
+pub(crate) fn map_rows<E: Storage, M: RowMap<E::Compute>>(
     run: &mut Run<'_>,
     scores: &Scores<'_, E>,
     out: &mut [E],
@@ -655,7 +659,7 @@ pub(super) fn map_rows<E: Storage, M: RowMap<E::Compute>>(
         let rows = rows_of(task);
         let len = rows.len() * shape.n;
         // SAFETY: each row belongs to one task; its input is staged before its output is borrowed.
-        let x = unsafe { scores.stage(&source, rows.clone(), &mut scratch.x) };
+        let x = unsafe { scores.stage(&source, rows.clone(), M::ABSENT, &mut scratch.x) };
         let mut mapped = |y: &mut [E::Compute]| {
             map.rows(level, rows.start, shape.n, x, y, &mut scratch.kernel);
             scores.fill_excluded(rows.clone(), x, y, M::EXCLUDED);
@@ -688,7 +692,7 @@ fn map_long_rows<E: Storage, M: RowMap<E::Compute>>(
     for row in 0..scores.shape.count() {
         // SAFETY: one row at a time; its input is staged before its output is borrowed.
         unsafe {
-            let x = scores.stage_long_row(run, &source, row, &mut scratch.x)?;
+            let x = scores.stage_long_row(run, &source, row, M::ABSENT, &mut scratch.x)?;
             map_long_row(run, scores.shape, row, &out, &mut scratch.y, |run, y| {
                 map.long_row(run, row, x, y)?;
                 scores.fill_excluded_long_row(run, row, x, y, M::EXCLUDED)
