@@ -14,7 +14,6 @@ from unitmass._arguments import finite
 
 __all__ = ["SectorEstimate", "plain"]
 
-Values: TypeAlias = "float | NDArray[np.float64]"
 Interval: TypeAlias = Literal["wilson", "clopper-pearson", "jeffreys"]
 
 

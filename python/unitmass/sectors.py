@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Literal, NamedTuple, TypeAlias, TypedDict, Unpack
 
 import numpy as np
@@ -707,14 +707,13 @@ class _Sampling:
         self.max_seconds = _positive(given.get("max_seconds"), "max_seconds")
         if self.rel_se is not None and not 1e-9 <= self.rel_se <= 1:
             raise ValueError(f"rel_se: must be from 1e-9 to 1, found {self.rel_se}")
-        self.any_limit = any(x is not None for x in (self.trials, self.blocks, self.max_seconds))
         self.rng = given.get("rng")
         self.workers = resolve(given.get("workers"))
         self.progress = given.get("progress", False)
-        named = {"trials": self.trials, "blocks": self.blocks, "rel_se": self.rel_se, "max_seconds": self.max_seconds}
-        asked = [
-            name for name, value in {**named, "first_block": self.first_block or None}.items() if value is not None
-        ]
+        limits = {"trials": self.trials, "blocks": self.blocks, "max_seconds": self.max_seconds}
+        self.any_limit = any(limit is not None for limit in limits.values())
+        named = {**limits, "rel_se": self.rel_se, "first_block": self.first_block or None}
+        asked = [name for name, value in named.items() if value is not None]
         if asked and self.method == "exact":
             raise ValueError(f"{asked[0]}: belongs to trials, not to method 'exact'")
         self.any = bool(asked)
@@ -755,19 +754,8 @@ class _Sampling:
                 raise ValueError(f"rel_se: would take too many trials, for the probability is {exact.item():.3g}")
         rising, places = np.unique(angles, return_inverse=True)
         seed, most = seed_of(self.rng), self.most(1_000_000)
-        with _live(self.progress, None if most == _ALL else most, angles.ndim == 0) as tell:
-            counts, trials, stopped = experiment.count(
-                rising,
-                seed,
-                self.first_block,
-                _ALL if self.blocks is None else self.blocks,
-                most,
-                hits_wanted,
-                above,
-                math.inf if self.max_seconds is None else self.max_seconds,
-                self.workers,
-                tell,
-            )
+        with self.told(most, angles.ndim == 0) as tell:
+            counts, trials, stopped = self.count(experiment, rising, seed, most, tell, hits_wanted, above)
             if tell:
                 tell(trials, int(counts[1:].sum() if above else counts[:1].sum()))
         below = np.cumsum(counts)[:-1][places.reshape(angles.shape)].astype(np.int64)
@@ -789,8 +777,41 @@ class _Sampling:
             seed=seed,
             bias=bias,
             stopped=_STOPPED[stopped],
-            blocks=None if most == _ALL else -(-most // experiment.trials_in_block(rising)),
+            blocks=_blocks(experiment, rising, most),
         )
+
+    def told(self, most: int, share: bool) -> AbstractContextManager[Callable[[int, int], object] | None]:
+        """Make what hears of `most` trials, as long as they go on."""
+        return _live(self.progress, None if most == _ALL else most, share)
+
+    def count(
+        self,
+        experiment: _core.Experiment,
+        rising: NDArray[np.float64],
+        seed: int,
+        most: int,
+        tell: Callable[[int, int], object] | None,
+        hits: int = _ALL,
+        above: bool = False,
+    ) -> tuple[NDArray[np.uint64], int, Literal["trials", "hits", "time"]]:
+        """Count trials until there are `most` of them, or so many hits, or the time is over."""
+        return experiment.count(
+            rising,
+            seed,
+            self.first_block,
+            _ALL if self.blocks is None else self.blocks,
+            most,
+            hits,
+            above,
+            math.inf if self.max_seconds is None else self.max_seconds,
+            self.workers,
+            tell,
+        )
+
+
+def _blocks(experiment: _core.Experiment, rising: NDArray[np.float64], most: int) -> int | None:
+    """Say how many blocks `most` trials fill, unless there is no end to them."""
+    return None if most == _ALL else -(-most // experiment.trials_in_block(rising))
 
 
 _STOPPED: dict[str, Literal["trials", "rel_se", "max_seconds"]] = {
@@ -816,28 +837,15 @@ def _karp_luby(
 ) -> SectorEstimate:
     if theta.ndim:
         raise ValueError(f"theta: 'karp-luby' needs one angle, found an array of shape {theta.shape}")
-    leaders = (
-        n * float(theta / TURN) ** (n - 1) if density is None else float(density.leaders(n, theta.reshape(1), 1)[0])
-    )
+    leaders = _leaders(n, theta, density)
     most = min(n, math.floor(1 / max(1 - float(theta / TURN), 1 / n) + 1e-9))
     trials = given.most(100_000)
     if given.rel_se is not None:
         trials = min(trials, max(math.ceil((most - 1) ** 2 / (4 * most) / given.rel_se**2), 1))
     _refuse_many(n)
-    experiment, seed = _core.Experiment.lead(n, float(theta), density), seed_of(given.rng)
-    with _live(given.progress, None if trials == _ALL else trials, False) as tell:
-        counts, done, stopped = experiment.count(
-            np.empty(0),
-            seed,
-            given.first_block,
-            _ALL if given.blocks is None else given.blocks,
-            trials,
-            _ALL,
-            False,
-            math.inf if given.max_seconds is None else given.max_seconds,
-            given.workers,
-            tell,
-        )
+    experiment, seed, no_angles = _core.Experiment.lead(n, float(theta), density), seed_of(given.rng), np.empty(0)
+    with given.told(trials, False) as tell:
+        counts, done, stopped = given.count(experiment, no_angles, seed, trials, tell)
         if tell:
             tell(done, done)
     counts = counts[:-1]
@@ -854,7 +862,7 @@ def _karp_luby(
         seed=seed,
         bias=leaders * _rounding(n, n, theta, density),
         stopped="rel_se" if given.rel_se is not None and stopped == "trials" else _STOPPED[stopped],
-        blocks=None if trials == _ALL else -(-trials // experiment.trials_in_block(np.empty(0))),
+        blocks=_blocks(experiment, no_angles, trials),
         counts=counts,
         bound=leaders,
     )
@@ -864,8 +872,14 @@ def _karp_luby(
 def _live(progress: Live, total: int | None, share: bool) -> Iterator[Callable[[int, int], object] | None]:
     """Make what takes the numbers of trials and hits that are done, and tells those who wait; perhaps their share."""
     if callable(progress):
-        call = progress
-        yield lambda trials, hits: call(trials, total)
+        call, most = progress, 0
+
+        def tell_most(trials: int, hits: int) -> None:
+            nonlocal most
+            most = max(most, trials)  # those that were done beyond the last one that counts do not come back
+            call(most, total)
+
+        yield tell_most
         return
     with bar("counting", "trials{task.fields[found]}", off=not progress, total=total, found="") as update:
         begun = time.perf_counter()
@@ -942,7 +956,7 @@ def _refuse_many(n: int) -> None:
 
 def _rounding(n: int, k: int, angles: NDArray[np.float64], density: _core.Density | None) -> float:
     """Say how much the estimates may be off for what angles are rounded to, at most."""
-    coarse = n <= 1024 or (k == n and angles.size == 1 and bool(angles.max() <= np.pi))
+    coarse = n <= 1024 or (k == n and np.unique(angles).size == 1 and bool(angles.max() <= np.pi))
     crowding = float(n if k == n else n * n) * (density.peak if density else 1.0)
     return min(crowding * 2.0 ** (-32 if coarse else -64), 1.0)
 
