@@ -131,6 +131,23 @@ def machine(script: str, packages: Iterable[str]) -> list[str]:
     ]
 
 
+def verdicts(aims: Iterable[Aim]) -> list[str]:
+    """Render the list of aims."""
+    return ["| aim | worst | where | |", "|---|---|---|---|", *(aim.row() for aim in aims)]
+
+
+def section(
+    script: str, how: str, packages: Iterable[str], aims: Iterable[str], pages: Iterable[str], picture: str = ""
+) -> list[str]:
+    """Put together what a script writes: how, where and when, a picture, the aims, the tables."""
+    return [how, "", *machine(script, packages), "", *([picture, ""] if picture else []), *aims, "", *pages]
+
+
+def linked(plot: str | None, file: str, text: str) -> str:
+    """Show a picture on a page, if there is one."""
+    return f"![{text}]({os.path.relpath(plot, Path(file).parent)})" if plot else ""
+
+
 def publish(file: str, title: str, lines: Iterable[str]) -> None:
     """Write a section into a page, in the place of an earlier one or after what is there."""
     target = Path(file)

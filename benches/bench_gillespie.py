@@ -29,7 +29,7 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
-from _bench import Aim, Clock, cores, machine, note, optional, progress, publish, ratio
+from _bench import Aim, Clock, cores, linked, note, optional, progress, publish, ratio, section, verdicts
 
 import unitmass as um
 
@@ -798,16 +798,6 @@ def draw(path: str, points: dict[str, list[tuple[int, float]]]) -> None:
     print(f"plot: {path}", file=sys.stderr)
 
 
-def section(file: str, plot: str | None, verdicts: list[str], pages: list[str]) -> list[str]:
-    lines = [HOW, "", *machine("bench_gillespie.py", PACKAGES), ""]
-    if plot:
-        lines += [
-            f"![Nanoseconds per event against the number of reactions]({os.path.relpath(plot, Path(file).parent)})",
-            "",
-        ]
-    return [*lines, "### Aims of simulation", "", *verdicts, "", *pages]
-
-
 def a_net(text: str) -> tuple[Path, float, int | None]:
     """Read PATH:T_END[:N]."""
     path, *numbers = text.rsplit(":", 2)
@@ -837,12 +827,14 @@ def main(argv: list[str] | None = None) -> int:
     works = ["engines"] if args.engines and not args.work else args.work or WORKS
     for work in works:
         getattr(bench, work)()
-    verdicts = ["| aim | worst | where | |", "|---|---|---|---|", *(aim.row() for aim in bench.aims.values())]
-    print("\n".join(verdicts))
+    aims = verdicts(bench.aims.values())
+    print("\n".join(aims))
     if args.plot and bench.points:
         draw(args.plot, bench.points)
     if args.markdown:
-        publish(args.markdown, TITLE, section(args.markdown, args.plot, verdicts, bench.pages))
+        picture = linked(args.plot, args.markdown, "Nanoseconds per event against the number of reactions")
+        aims = ["### Aims of simulation", "", *aims]
+        publish(args.markdown, TITLE, section("bench_gillespie.py", HOW, PACKAGES, aims, bench.pages, picture))
     return 0
 
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import os
 import statistics
 import sys
 from collections.abc import Callable
@@ -22,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from _bench import Aim, Clock, cores, machine, note, optional, progress, ratio
+from _bench import Aim, Clock, cores, linked, machine, note, optional, progress, ratio, verdicts
 
 import unitmass as um
 
@@ -321,17 +320,16 @@ def main(argv: list[str] | None = None) -> int:
     aims.append(two_workers(names, some, clock, extra))
     extra.append("")
     aims.append(doubles(names, some, clock, extra))
-    verdicts = ["| aim | worst | where | |", "|---|---|---|---|", *(aim.row() for aim in aims)]
-    print("\n".join([*extra, "", *verdicts]))
+    rows = verdicts(aims)
+    print("\n".join([*extra, "", *rows]))
 
     if args.plot:
         draw(args.plot, names, clock)
     if args.markdown:
         page = ["# Benchmarks", "", HOW, "", *machine("bench_maps.py", PACKAGES), ""]
         if args.plot:
-            link = os.path.relpath(args.plot, Path(args.markdown).parent)
-            page += [f"![Nanoseconds per element against the length of a row]({link})", ""]
-        page += ["## Aims", "", *verdicts, "", "## Beside the other packages", "", *pages]
+            page += [linked(args.plot, args.markdown, "Nanoseconds per element against the length of a row"), ""]
+        page += ["## Aims", "", *rows, "", "## Beside the other packages", "", *pages]
         page += ["## Calls, workers, float64", "", *extra, ""]
         Path(args.markdown).write_text("\n".join(page).replace("\n\n\n", "\n\n"), encoding="utf-8")
         print(f"table: {args.markdown}", file=sys.stderr)

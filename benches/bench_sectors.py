@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import os
 import statistics
 import sys
 import time
@@ -26,7 +25,7 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
-from _bench import Aim, Clock, cores, machine, note, optional, progress, publish, ratio
+from _bench import Aim, Clock, cores, linked, note, optional, progress, publish, ratio, section, verdicts
 
 import unitmass as um
 
@@ -718,16 +717,6 @@ def draw(path: str, points: dict[str, list[tuple[int, float, float]]]) -> None:
     print(f"plot: {path}", file=sys.stderr)
 
 
-def section(file: str, plot: str | None, verdicts: list[str], pages: list[str]) -> list[str]:
-    lines = [HOW, "", *machine("bench_sectors.py", PACKAGES), ""]
-    if plot:
-        lines += [
-            f"![Nanoseconds per trial against the number of points]({os.path.relpath(plot, Path(file).parent)})",
-            "",
-        ]
-    return [*lines, "### Aims of trials and laws", "", *verdicts, "", *pages]
-
-
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--quick", action="store_true", help="two short rounds: a look, not a measurement")
@@ -738,12 +727,14 @@ def main(argv: list[str] | None = None) -> int:
     bench = Bench(args.quick, Clock(2, 1, 0) if args.quick else Clock(7, 3, 0))
     for work in args.work or WORKS:
         getattr(bench, work)()
-    verdicts = ["| aim | worst | where | |", "|---|---|---|---|", *(aim.row() for aim in bench.aims.values())]
-    print("\n".join(verdicts))
+    aims = verdicts(bench.aims.values())
+    print("\n".join(aims))
     if args.plot and bench.points:
         draw(args.plot, bench.points)
     if args.markdown:
-        publish(args.markdown, TITLE, section(args.markdown, args.plot, verdicts, bench.pages))
+        picture = linked(args.plot, args.markdown, "Nanoseconds per trial against the number of points")
+        aims = ["### Aims of trials and laws", "", *aims]
+        publish(args.markdown, TITLE, section("bench_sectors.py", HOW, PACKAGES, aims, bench.pages, picture))
     return 0
 
 
