@@ -71,14 +71,14 @@ check: $(VENV)/.built $(VENV)/.extra-dev ## Check formatting, lints, types, stub
 	ruff format --check .
 	mypy
 	stubtest unitmass._core
-	numpydoc lint python/unitmass/*.py
+	numpydoc lint python/unitmass/*.py python/unitmass/losses/*.py python/unitmass/maps/*.py
 
 # Apart from .venv: torch is large, and fastprox asks for Python 3.12.
 BENCH_PYTHON ?= $(shell for p in $(PYTHON) python3.14 python3.13 python3.12 $(HOME)/.pyenv/versions/3.1[2-9]*/bin/python3; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 12))' 2>/dev/null && echo $$p && exit; done; echo $(PYTHON))
 
 # Which benches/bench_*.py to run; ARGS goes to each of them.
-FAMILY ?= maps gillespie sectors
+FAMILY ?= maps losses gillespie sectors
 
 .PHONY: bench
 bench: ## Time the package beside its peers, then the kernels alone (ARGS: --quick; FAMILY=gillespie for one and its options)

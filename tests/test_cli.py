@@ -364,12 +364,18 @@ def test_progress_is_drawn_on_a_terminal_only(inputs, off, seen_on_a_terminal):
     [
         (["x.npy", "y.npy"], r"the following arguments are required: --map"),
         (["x.npy", "y.npy", "--map", "argmax"], r"argument --map: invalid choice: 'argmax'.*"),
-        (["x.npy", "y.npy", "--map", "softmax", "--alpha", "2"], r"alpha: belongs to entmax, not to softmax"),
         (
-            ["x.npy", "y.npy", "--map", "sparsemax", "--temperature", "2"],
-            r"temperature: belongs to softmax or log_softmax, .*",
+            ["x.npy", "y.npy", "--map", "softmax", "--alpha", "2"],
+            r"alpha: belongs to entmax or normmax, not to softmax",
         ),
-        (["x.npy", "y.npy", "--map", "entmax", "--total", "2"], r"total: belongs to project_simplex, not to entmax"),
+        (
+            ["x.npy", "y.npy", "--map", "project_simplex", "--temperature", "2"],
+            r"temperature: belongs to softmax or log_softmax or .*",
+        ),
+        (
+            ["x.npy", "y.npy", "--map", "entmax", "--total", "2"],
+            r"total: belongs to project_simplex or capped_simplex, not to entmax",
+        ),
         (["x.npy", "y.npy", "--map", "entmax", "--alpha", "0.5"], r".*alpha.*0\.5.*"),
         (["x.npy", "y.npy", "--map", "entmax", "--alpha", "x"], r"argument --alpha: invalid float value: 'x'"),
         (["x.npy", "y.npy", "--map", "softmax", "--workers", "0"], r".*workers.*0.*"),

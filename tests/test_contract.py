@@ -18,22 +18,80 @@ except ImportError:
 else:
     BFLOAT16 = [np.dtype(ml_dtypes.bfloat16)]
 
+
+def at_least(least):
+    """A bound with which n entries can hold a sum of 1."""
+    return lambda x, n, axis: max(least, 1 / n)
+
+
+def at_most(most):
+    """A budget that n entries can hold."""
+    return lambda x, n, axis: min(most, n)
+
+
+def by_column(x, n, axis):
+    """A bound for each place along the axis."""
+    bound = np.arange(n) % 3 / 4 + (0.5 if n > 1 else 1)
+    return np.moveaxis(bound.reshape(n, *(1,) * (x.ndim - 1)), 0, axis)
+
+
+def by_entry(x, n, axis):
+    """A bound for each entry that goes where the entry goes; exact in half precision."""
+    return np.floor(np.nan_to_num(x.astype(float), posinf=0, neginf=0) * 16 % 8) / 16 + (0.5 if n > 1 else 1)
+
+
 # How to call each array function: option sets worth telling apart. Functions of scores take one array, gradients two.
+# An option that depends on the scores is a function of them, their number in a row, and the axis.
+BOUNDS = [{"upper": at_least(0.3)}, {"upper": by_column}, {"upper": by_entry}]
+NOISES = [{"noise": noise} for noise in ("normal", "exponential", "uniform", "logistic")]
+GRID = np.linspace(-1, 1, 9)
+TRIANGLE = (GRID, 1 - abs(GRID), np.where(GRID < 0, (1 + GRID) ** 2 / 2, 1 - (1 - GRID) ** 2 / 2))
 OF_SCORES = {
     "softmax": [{}, {"temperature": 0.7}],
     "log_softmax": [{}],
     "project_simplex": [{}, {"total": 2.5}],
-    "sparsemax": [{}],
-    "entmax": [{}, *({"alpha": a} for a in (1, 1.3, 2, 3)), {"alpha": 1.5, "method": "bisect", "n_iter": 20}],
+    "sparsemax": [{}, {"temperature": 0.7}],
+    "sparsegen": [{}, {"lam": 0.3}],
+    "entmax": [
+        {},
+        *({"alpha": a} for a in (1, 1.3, 2, 3)),
+        {"alpha": 1.3, "temperature": 0.7},
+        {"alpha": 1.5, "method": "bisect", "n_iter": 20},
+    ],
     "threshold": [{}, {"alpha": 1.5}],
+    "normmax": [{}, {"alpha": 1.3}, {"alpha": 5, "temperature": 0.7}],
+    "project_l1_ball": [{}, {"radius": 3.5}],
+    "capped_simplex": [*BOUNDS, {"total": 1.5, "upper": at_least(1.5)}],
+    "csparsemax": [*BOUNDS, {"temperature": 0.7, "upper": by_entry}],
+    "csoftmax": [*BOUNDS, {"temperature": 0.7, "upper": by_entry}],
+    "budget": [{"k": at_most(2.5)}, {"k": 0.7, "temperature": 0.7}],
+    "taylor_softmax": [{}, {"order": 6, "temperature": 0.7}],
+    "topk_softmax": [{"k": 3}, {"k": None, "top_p": 0.6}, {"k": 1}],
+    "ev_softmax": [{}, {"temperature": 0.7}],
+    "noisy_argmax": [{}, {"scale": 0.7}, *NOISES, {"noise": TRIANGLE, "scale": 3}],
 }
 OF_RESULTS = {
     "softmax_vjp": [{}],
     "log_softmax_vjp": [{"temperature": 0.7}],
     "project_simplex_vjp": [{}],
-    "sparsemax_vjp": [{}],
-    "entmax_vjp": [{}, {"alpha": 1.3}, {"alpha": 3}],
+    "sparsemax_vjp": [{}, {"temperature": 0.7}],
+    "sparsegen_vjp": [{"lam": 0.3}],
+    "entmax_vjp": [{}, {"alpha": 1.3}, {"alpha": 3}, {"temperature": 0.7}],
     "entmax_alpha_grad": [{}, {"alpha": 1}],
+    "normmax_vjp": [{}, {"alpha": 1.3}, {"alpha": 5, "temperature": 0.7}],
+    "project_l1_ball_vjp": [{}, {"radius": 3.5}],
+    "capped_simplex_vjp": BOUNDS,
+    "csparsemax_vjp": [*BOUNDS, {"temperature": 0.7, "upper": by_entry}],
+    "csoftmax_vjp": [*BOUNDS, {"temperature": 0.7, "upper": by_entry}],
+    "budget_vjp": [{}, {"temperature": 0.7}],
+    "taylor_softmax_vjp": [{}, {"order": 6, "temperature": 0.7}],
+    "topk_softmax_vjp": [{}, {"temperature": 0.7}],
+    "ev_softmax_vjp": [{}],
+    "noisy_argmax_vjp": [{}, {"scale": 0.7}, *NOISES, {"noise": TRIANGLE, "scale": 3}],
+}
+GRADIENTS_OF_SCORES = {"taylor_softmax_vjp", "noisy_argmax_vjp"}  # take the scores, not the result
+REQUIRED = {  # options without a default
+    name: sets[0] for name, sets in (OF_SCORES | OF_RESULTS).items() if {"k", "upper"} & {*sets[0]}
 }
 NOT_OF_ARRAYS = {
     *("score_batches", "set_workers", "show_config"),  # test_score, test_threads
@@ -44,13 +102,16 @@ CLASSES = {
     *("Ensemble", "Events", "Moments", "Passages", "ReactionNetwork"),  # test_gillespie
     *("CircularTest", "CommonSector", "MaxGap", "MinGap", "SectorEstimate"),  # test_sectors
 }
+MODULES = {"losses", "maps", "smooth"}  # test_losses, test_smooth
 ONE_PER_ROW = {"threshold", "entmax_alpha_grad"}  # drop the axis, take no out=
 NO_WHERE = set(OF_RESULTS)
 
 CASES = [(name, options) for table in (OF_SCORES, OF_RESULTS) for name, sets in table.items() for options in sets]
-cases = pytest.mark.parametrize(
-    ("name", "options"), CASES, ids=[" ".join([n, *(f"{k}={v}" for k, v in o.items())]) for n, o in CASES]
-)
+IDS = [
+    " ".join([n, *(f"{k}={'table' if v is TRIANGLE else getattr(v, '__name__', v)}" for k, v in o.items())])
+    for n, o in CASES
+]
+cases = pytest.mark.parametrize(("name", "options"), CASES, ids=IDS)
 into = pytest.mark.parametrize("name", sorted({*OF_SCORES, *OF_RESULTS} - ONE_PER_ROW))
 DTYPES = [*map(np.dtype, ("f2", "f4", "f8", "i1", "i8", "?")), *BFLOAT16]
 FLOATS = [d for d in DTYPES if d.kind == "f" or d in BFLOAT16]
@@ -60,9 +121,10 @@ WORKERS = [1, 2, -1]
 
 def test_every_export_is_listed():
     listed = {*OF_SCORES, *OF_RESULTS, *NOT_OF_ARRAYS, *CLASSES}
-    assert sorted(um.__all__) == sorted(listed)
-    for name in um.__all__:
+    assert sorted(um.__all__) == sorted({*listed, *MODULES})
+    for name in listed:
         assert callable(getattr(um, name))
+    assert set(um.maps.__all__) - set(um.__all__) == {"Map", "Table", "sample", "table"}  # test_more_maps
 
 
 # --- inputs -----------------------------------------------------------------------------------------------------------
@@ -82,11 +144,13 @@ def inputs(name, dtype, shape, special=True):
     x = x.reshape(shape).astype(dtype)
     if name in OF_SCORES:
         return (x,)
+    g = rng.normal(0, 2, shape).astype(dtype)
+    if name in GRADIENTS_OF_SCORES:
+        return x, g
     if dtype not in FLOATS:
         p = (x == x.max(-1, keepdims=True, initial=0)).astype(dtype)
     else:
         p = (um.log_softmax if name == "log_softmax_vjp" else um.entmax)(x.astype(np.float64)).astype(dtype)
-    g = rng.normal(0, 2, shape).astype(dtype)
     return p, g
 
 
@@ -114,7 +178,10 @@ def assert_same(got, expected):
 
 
 def call(name, args, **options):
-    return getattr(um, name)(*args, **options)
+    x, axis = np.asarray(getattr(args[0], "a", args[0])), options.get("axis", -1)
+    n = x.shape[axis] if x.ndim else 1
+    chosen = {**REQUIRED.get(name, {}), **options}
+    return getattr(um, name)(*args, **{k: v(x, n, axis) if callable(v) else v for k, v in chosen.items()})
 
 
 def row_by_row(name, args, **options):

@@ -37,15 +37,16 @@ def test_demo(tmp_path, capsys):
         assert f"{accuracy:.1%}" in line
         assert f"{(p > 0).sum(axis=1).mean():.2f}" in line
         assert f"{(p == 0).mean():.1%}" in line
-    for name in ("maps", "gillespie", "sectors"):
+    for name in ("maps", "gillespie", "sectors", "survey"):
         picture = (folder / f"{name}.png").read_bytes()
         assert picture.startswith(b"\x89PNG")
         assert len(picture) > 20_000
-    pictures = ", ".join(str(folder / f"{name}.png") for name in ("maps", "gillespie", "sectors"))
+    pictures = ", ".join(str(folder / f"{name}.png") for name in ("maps", "gillespie", "sectors", "survey"))
     assert f"Pictures: {pictures}\n" in said.out
     assert "Scored files: " in said.out.splitlines()[-1]
     check_moments(said.out)
     check_sectors(said.out)
+    check_survey(said.out)
     assert main(["demo", "--out", str(folder), "--data", str(DATA)]) == 0  # over its own results
 
 
@@ -159,6 +160,26 @@ def test_the_exact_curves_of_the_gene(name):
     i = "mn".index(name)
     assert mean[0] == pytest.approx(x[i], rel=1e-3)
     assert sd[0] ** 2 == pytest.approx(x[2 + i], rel=1e-3)
+
+
+def check_survey(said):
+    """The tables list every map, and where each loss of three points is least."""
+    assert str(um.maps.table()) in said
+    best = {row[0]: row[1:] for row in rows_of(said) if len(row) == 4}
+    assert best["cross entropy"] == ["0.700", "1.673391", "67%"]
+    assert best["hinge"] == ["0.750 to 1.000", "1.750000", "67%"]
+    assert best["EXACT, σ = .05"] == ["0.125", "-0.974300", "100%"]
+
+
+def test_the_survey_shows_every_map():
+    from unitmass._demo_survey import _panels
+
+    scores = np.array([[1.5, 1.2, 0.4, -0.3, -1.1]])
+    shown = {title.split(",")[0]: function(scores) for title, function in _panels().items()}
+    assert sorted(shown) == sorted(row.name for row in um.maps.table())
+    for p in shown.values():
+        assert p.shape == scores.shape
+        assert np.isfinite(p).all()
 
 
 def test_data_that_is_not_there(tmp_path, capsys):

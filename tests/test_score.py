@@ -14,6 +14,17 @@ OPTIONS = {
     "sparsemax": {},
     "entmax": {"alpha": 1.3},
     "project_simplex": {"total": 3.0},
+    "sparsegen": {"lam": 0.5},
+    "normmax": {"alpha": 3.0},
+    "budget": {"k": 2},
+    "capped_simplex": {"upper": 0.5, "total": 1.5},
+    "csoftmax": {"upper": 0.4},
+    "csparsemax": {"upper": 0.4, "temperature": 2.0},
+    "project_l1_ball": {"radius": 0.5},
+    "taylor_softmax": {"order": 4},
+    "topk_softmax": {"k": 2},
+    "ev_softmax": {},
+    "noisy_argmax": {"noise": "normal", "scale": 0.5},
 }
 
 
@@ -115,6 +126,10 @@ def test_every_map_with_its_options_on_every_kind(map):
         np.testing.assert_array_equal(dense(scored["s"]), expected)
         assert type(table) is pa.Table
         np.testing.assert_array_equal(dense(table["s"]), expected)
+
+
+def test_every_map_is_listed():
+    assert sorted(OPTIONS) == sorted(row.name for row in um.maps.table())
 
 
 def test_metadata_order_and_names_stay():
@@ -281,7 +296,7 @@ def test_sparse_names_that_are_taken():
     ("arguments", "error", "message"),
     [
         ({"map": "argmax"}, ValueError, r"map: unknown map 'argmax'"),
-        ({"map": "softmax", "alpha": 2}, ValueError, r"alpha: belongs to entmax, not to softmax"),
+        ({"map": "softmax", "alpha": 2}, ValueError, r"alpha: belongs to entmax or normmax, not to softmax"),
         ({"map": "softmax", "out": 2}, ValueError, r"out: not an option of any map"),
         ({"map": "entmax", "alpha": 0.5}, ValueError, r"alpha"),
         ({"map": "softmax", "sparse": True}, ValueError, r"sparse: softmax has no zeros"),
@@ -302,6 +317,115 @@ def test_bad_arguments_are_refused_at_the_call(arguments, error, message):
 def test_other_batches_are_refused(item):
     with pytest.raises(TypeError, match=r"batches: \w+ is neither"):
         list(um.score_batches([item]))
+
+
+# --- losses -----------------------------------------------------------------------------------------------------------
+
+LABELS = np.array([0, 3, 1, 1, 2, 0])
+LOSSES = {
+    "am_softmax": {"margin": 0.2},
+    "arcface": {"scale": 8.0},
+    "cross_entropy": {"temperature": 2.0, "label_smoothing": 0.1},
+    "entmax_loss": {"alpha": 1.3},
+    "exact_accuracy_loss": {"temperature": 0.5},
+    "normmax_loss": {"alpha": 3.0},
+    "smooth_accuracy": {},
+    "sphereface": {},
+    "topk_cross_entropy": {"k": 2},
+}
+SETS = {"smooth_f1": {}, "subset_softmax_loss": {}, "zlpr": {"threshold": 0.5}}
+
+
+def test_every_loss_of_rows_is_listed():
+    from unitmass.score import LOSSES as KNOWN
+
+    assert sorted(KNOWN) == sorted({**LOSSES, **SETS})
+    assert set(um.losses.__all__) - set(KNOWN) == {
+        *("cosent", "group_zlpr", "soft_argmax", "soft_top_k", "soft_top_k_vjp")
+    }
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_losses_of_labels(loss):
+    x = np.tanh(matrix())
+    expected = getattr(um.losses, loss)(x, LABELS, **LOSSES[loss])
+    (values,) = um.score_batches([(x, LABELS)], loss=loss, **LOSSES[loss])
+    np.testing.assert_array_equal(values, expected)
+    batch = pa.record_batch({"y": pa.array(LABELS.astype(np.int8)), "s": variable(x), "z": pa.array(range(6))})
+    for kind in (batch, pa.table(batch)):
+        (scored,) = um.score_batches([kind], loss=loss, target="y", **LOSSES[loss])
+        assert scored.schema.names == ["y", "s", "z", loss]
+        assert type(scored) is type(kind)
+        assert scored.drop_columns(loss).equals(kind)
+        np.testing.assert_array_equal(scored[loss].to_numpy(), expected)
+
+
+@pytest.mark.parametrize("loss", SETS)
+def test_losses_of_sets(loss):
+    x, lists = matrix(), [[0], [3, 1], [2, 0, 1], [1], [0, 3], [2]]
+    hot = np.array([[k in some for k in range(N)] for some in lists])
+    expected = getattr(um.losses, loss)(x, hot, **SETS[loss])
+    dense = pa.record_batch({"s": fixed(x), "y": variable(hot)})
+    (scored,) = um.score_batches([dense], loss=loss, column="s", target="y", **SETS[loss])
+    np.testing.assert_array_equal(scored[loss].to_numpy(), expected)
+    for made in (pa.array(lists), pa.array([[9], *lists], pa.large_list(pa.int16())).slice(1)):
+        batch = pa.record_batch({"s": fixed(x), "y": made})
+        scorer = um.score_batches(
+            [batch.slice(0, 2), batch.slice(2)], loss=loss, column="s", target="y", sparse_labels=True, **SETS[loss]
+        )
+        values = np.concatenate([scored[loss].to_numpy() for scored in scorer])
+        np.testing.assert_array_equal(values, expected)
+        assert (scorer.rows, scorer.nan_rows, scorer.nbytes) == (6, 0, x.nbytes)
+
+
+def test_losses_of_numeric_columns_and_distributions():
+    x = matrix(dtype=np.float64)
+    y = um.softmax(matrix(dtype=np.float64, seed=1))
+    batch = pa.record_batch({"a": x[:, 0], "b": x[:, 1], "y": variable(y[:, :2] / y[:, :2].sum(1, keepdims=True))})
+    (scored,) = um.score_batches([batch], loss="entmax_loss", columns=["a", "b"], target="y", alpha=2.0)
+    expected = um.losses.entmax_loss(x[:, :2], y[:, :2] / y[:, :2].sum(1, keepdims=True), 2.0)
+    np.testing.assert_array_equal(scored["entmax_loss"].to_numpy(), expected)
+
+
+def test_the_column_of_scores_is_the_list_that_is_no_target():
+    x = matrix()
+    batch = pa.record_batch({"y": variable(um.softmax(x)), "s": variable(x)})
+    (scored,) = um.score_batches([batch], loss="cross_entropy", target="y")
+    np.testing.assert_array_equal(scored["cross_entropy"].to_numpy(), um.losses.cross_entropy(x, um.softmax(x)))
+
+
+@pytest.mark.parametrize(
+    ("named", "error", "message"),
+    [
+        ({}, ValueError, r"target: the name of the column is missing"),
+        ({"target": "no"}, ValueError, r"column 'no' does not exist"),
+        ({"target": "text"}, TypeError, r"column 'text' is string, not numeric"),
+        ({"target": "null"}, ValueError, r"column 'null': row 1 is null"),
+        ({"target": "five"}, ValueError, r"targets.*5"),
+        ({"target": "s", "column": "s", "loss": "zlpr", "sparse_labels": True}, TypeError, r"not lists of labels"),
+        ({"target": "y", "loss": "taken"}, ValueError, r"unknown loss 'taken'; the losses are am_softmax"),
+        ({"target": "y", "map": "softmax"}, ValueError, r"map, loss: give one"),
+        ({"target": "y", "sparse": True}, ValueError, r"sparse: belongs to a map"),
+        ({"target": "y", "alpha": 2}, ValueError, r"alpha: belongs to entmax_loss or normmax_loss, not to cross_ent"),
+        ({"target": "y", "reduction": "sum"}, ValueError, r"reduction: not an option of any loss"),
+    ],
+)
+def test_losses_that_are_refused(named, error, message):
+    columns = {"s": variable(matrix(2)), "y": [0, 1], "text": ["a", "b"], "null": [1, None], "five": [0, 5]}
+    with pytest.raises(error, match=message):
+        list(um.score_batches([pa.record_batch(columns)], **{"loss": "cross_entropy", **named}))
+
+
+def test_losses_want_targets():
+    with pytest.raises(ValueError, match=r"target: belongs to a loss"):
+        um.score_batches([], target="y")
+    with pytest.raises(TypeError, match=r"a loss needs tuples"):
+        list(um.score_batches([matrix()], loss="cross_entropy"))
+    with pytest.raises(TypeError, match=r"tuples of scores and targets belong to a loss"):
+        list(um.score_batches([(matrix(), LABELS)]))
+    batch = pa.record_batch({"s": variable(matrix(2)), "y": [0, 1], "cross_entropy": [0, 0]})
+    with pytest.raises(ValueError, match=r"cross_entropy: the batch has a column of this name already"):
+        list(um.score_batches([batch], loss="cross_entropy", target="y"))
 
 
 def test_a_parquet_footer_is_shifted_place_by_place(tmp_path):

@@ -1,28 +1,52 @@
 """Probability kernels: scores in, probabilities out, fast and to the last place.
 
-The maps (`softmax`, `sparsemax`, `entmax`, `project_simplex` and their gradients) take arrays of any shape and work
-along one axis; `score_batches` and the command ``unitmass score`` run them over files. `ReactionNetwork` simulates
-networks of reactions, trajectory by trajectory. `common_sector` and its relatives tell how random points lie on circles
-and spheres, exactly or by trials.
+The maps (`softmax`, `sparsemax`, `entmax` and what else `maps.table` lists) and their gradients take arrays of any
+shape and work along one axis; `score_batches` and the command ``unitmass score`` run them over files. `losses` has the
+losses that go with them, `smooth` functions with their corners rounded off. `ReactionNetwork` simulates networks of
+reactions, trajectory by trajectory. `common_sector` and its relatives tell how random points lie on circles and
+spheres, exactly or by trials.
 """
 
+from unitmass import losses, maps, smooth
 from unitmass._config import show_config
 from unitmass._core import __version__ as __version__
 from unitmass._workers import set_workers
 from unitmass.gillespie import Ensemble, Events, Moments, Passages, ReactionNetwork
 from unitmass.maps import (
+    budget,
+    budget_vjp,
+    capped_simplex,
+    capped_simplex_vjp,
+    csoftmax,
+    csoftmax_vjp,
+    csparsemax,
+    csparsemax_vjp,
     entmax,
     entmax_alpha_grad,
     entmax_vjp,
+    ev_softmax,
+    ev_softmax_vjp,
     log_softmax,
     log_softmax_vjp,
+    noisy_argmax,
+    noisy_argmax_vjp,
+    normmax,
+    normmax_vjp,
+    project_l1_ball,
+    project_l1_ball_vjp,
     project_simplex,
     project_simplex_vjp,
     softmax,
     softmax_vjp,
+    sparsegen,
+    sparsegen_vjp,
     sparsemax,
     sparsemax_vjp,
+    taylor_softmax,
+    taylor_softmax_vjp,
     threshold,
+    topk_softmax,
+    topk_softmax_vjp,
 )
 from unitmass.score import score_batches
 from unitmass.sectors import (
@@ -54,19 +78,37 @@ __all__ = [
     "Passages",
     "ReactionNetwork",
     "SectorEstimate",
+    "budget",
+    "budget_vjp",
+    "capped_simplex",
+    "capped_simplex_vjp",
     "circular_range_test",
     "common_cap",
     "common_sector",
     "coverage",
+    "csoftmax",
+    "csoftmax_vjp",
+    "csparsemax",
+    "csparsemax_vjp",
     "entmax",
     "entmax_alpha_grad",
     "entmax_vjp",
+    "ev_softmax",
+    "ev_softmax_vjp",
     "gap_counts",
     "gap_means",
     "hemisphere",
     "hodges_ajne_test",
     "log_softmax",
     "log_softmax_vjp",
+    "losses",
+    "maps",
+    "noisy_argmax",
+    "noisy_argmax_vjp",
+    "normmax",
+    "normmax_vjp",
+    "project_l1_ball",
+    "project_l1_ball_vjp",
     "project_simplex",
     "project_simplex_vjp",
     "scan_circle",
@@ -74,9 +116,16 @@ __all__ = [
     "set_workers",
     "show_config",
     "simulate_gaps",
+    "smooth",
     "softmax",
     "softmax_vjp",
+    "sparsegen",
+    "sparsegen_vjp",
     "sparsemax",
     "sparsemax_vjp",
+    "taylor_softmax",
+    "taylor_softmax_vjp",
     "threshold",
+    "topk_softmax",
+    "topk_softmax_vjp",
 ]

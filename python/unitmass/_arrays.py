@@ -17,19 +17,28 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Array",
+    "Pair",
     "Rows",
     "Triple",
     "axis_of",
     "check_out",
+    "dense_like",
+    "labels_like",
+    "map_elements",
+    "map_means",
     "map_pair",
     "map_scores",
     "mask_like",
     "number",
+    "numbers_like",
     "pair",
     "per_row",
+    "real_numbers",
+    "targets_like",
 ]
 
 Array: TypeAlias = "NDArray[np.floating[Any]]"
+Pair: TypeAlias = "tuple[Array, Array]"
 Triple: TypeAlias = "tuple[Array, NDArray[np.integer[Any]], NDArray[np.integer[Any]]]"
 
 _NATIVE = {dtype: dtype for dtype in map(np.dtype, (np.float32, np.float64, np.float16))}
@@ -84,8 +93,8 @@ def axis_of(axis: Any, ndim: int) -> int:
     return index % ndim
 
 
-def _as_array(x: Any, name: str) -> NDArray[Any]:
-    _refuse_mask(x, name)
+def _as_array(x: Any, name: str, has_where: bool = True) -> NDArray[Any]:
+    _refuse_mask(x, name, has_where)
     if hasattr(x, "__dlpack__") and not hasattr(x, "__array__"):
         return np.from_dlpack(x)
     try:
@@ -94,9 +103,9 @@ def _as_array(x: Any, name: str) -> NDArray[Any]:
         raise ValueError(f"{name}: {error}") from None
 
 
-def _refuse_mask(x: Any, name: str) -> None:
+def _refuse_mask(x: Any, name: str, has_where: bool = True) -> None:
     if isinstance(x, np.ndarray) and isinstance(x, np.ma.MaskedArray):  # np.ma is imported where it is asked for
-        where = " and where=~np.ma.getmaskarray(x)" if name == "x" else ""
+        where = f" and where=~np.ma.getmaskarray({name})" if has_where and name in ("x", "scores") else ""
         raise TypeError(f"{name}: a masked array would lose its mask: pass {name}.data{where}")
 
 
@@ -112,7 +121,7 @@ def _types(dtype: np.dtype[Any], name: str) -> tuple[np.dtype[Any], np.dtype[Any
     raise TypeError(f"{name}: expected float16, float32, float64, bfloat16, integers or booleans, found dtype {dtype}")
 
 
-def mask_like(rows: Rows, where: ArrayLike | None) -> NDArray[np.bool_] | None:
+def mask_like(rows: Rows, where: ArrayLike | None, name: str = "x") -> NDArray[np.bool_] | None:
     """Broadcast `where` to the scores; None where it excludes nothing."""
     if where is None or where is True:
         return None
@@ -123,7 +132,42 @@ def mask_like(rows: Rows, where: ArrayLike | None) -> NDArray[np.bool_] | None:
     try:
         return np.ascontiguousarray(np.broadcast_to(mask, shape))
     except ValueError:
-        raise ValueError(f"where: shape {mask.shape} does not broadcast to the shape {shape} of x") from None
+        raise ValueError(f"where: shape {mask.shape} does not broadcast to the shape {shape} of {name}") from None
+
+
+def numbers_like(values: ArrayLike, rows: Rows, name: str) -> NDArray[Any]:
+    """Take a number for each score, in any type."""
+    given = _as_array(values, name)
+    _types(given.dtype, name)
+    if given.shape != rows.values.shape:
+        raise ValueError(f"{name}: expected the shape {rows.values.shape} of scores, found {given.shape}")
+    return given
+
+
+def dense_like(values: ArrayLike, rows: Rows, name: str) -> Array:
+    """Take a number for each score, in the type of the computation."""
+    with np.errstate(over="ignore"):
+        return np.require(numbers_like(values, rows, name), rows.values.dtype, ["C", "A"])
+
+
+def labels_like(values: ArrayLike, shape: tuple[int, ...] | None, name: str) -> NDArray[np.int64]:
+    """Take integers of a shape, or of any."""
+    given = _as_array(values, name)
+    if given.dtype.kind not in "iu" and given.size:
+        raise TypeError(f"{name}: expected integer labels, found dtype {given.dtype}")
+    if shape is not None and given.shape != shape:
+        raise ValueError(f"{name}: expected labels of the batch shape {shape}, found {given.shape}")
+    if given.dtype.kind == "u" and given.size and given.max() > np.iinfo(np.int64).max:
+        raise ValueError(f"{name}: a label must fit in 63 bits, found {given.max()}")
+    return np.require(given, np.int64, ["C", "A"])
+
+
+def targets_like(values: ArrayLike, rows: Rows, name: str) -> Array | NDArray[np.int64]:
+    """Take a label for each row, or a number for each score: they differ in their dimensions."""
+    given = _as_array(values, name)
+    if given.ndim == rows.values.ndim or (given.dtype.kind == "f" and given.ndim != len(rows.batch)):
+        return dense_like(given, rows, name)
+    return labels_like(given, rows.batch, name)
 
 
 def number(value: Any, name: str) -> float:
@@ -180,7 +224,7 @@ def _takes_directly(out: Array, rows: Rows) -> bool:
 
 def map_scores(
     kernel: Callable[..., Array | None],
-    x: ArrayLike,
+    x: ArrayLike | Rows,
     axis: int,
     parameter: Any,
     *options: object,
@@ -196,7 +240,7 @@ def map_scores(
         result = kernel(x, None, None, axis, parameter, *options, count)
         if result is not None:
             return result
-    rows = Rows.of(x, axis, "x")
+    rows = x if isinstance(x, Rows) else Rows.of(x, axis, "x")
     values = rows.values
     each = per_row(parameter, rows, name)
     mask = None if where is None else mask_like(rows, where)
@@ -251,3 +295,87 @@ def map_pair(
         target = out
     kernel(rows.values, g, target, rows.axis, *parameters, count)
     return _deliver(target, out, rows)
+
+
+def real_numbers(value: Any, name: str) -> NDArray[Any]:
+    """Take an array of real numbers that are parameters."""
+    return _numbers(value, name, "real numbers")
+
+
+def _targets(out: Any, value_and_grad: bool) -> list[Any]:
+    """Take `out=` of a function that may return derivatives too, for which it is a pair."""
+    if not value_and_grad:
+        return [out]
+    if out is None:
+        return [None, None]
+    if not isinstance(out, tuple) or len(out) != 2:
+        raise TypeError("out: expected a tuple of two arrays, for the values and the derivatives")
+    if all(isinstance(each, np.ndarray) for each in out) and np.may_share_memory(*out):
+        raise ValueError("out: the two arrays overlap")
+    return list(out)
+
+
+def _room(out: Array | None, shape: tuple[int, ...], rows: Rows) -> Array:
+    """Find where a kernel can write: `out` if it can, else a new array."""
+    if out is None or not _takes_directly(out, rows) or np.may_share_memory(out, rows.values):
+        return np.empty(shape, rows.values.dtype)
+    return out
+
+
+def map_elements(
+    kernel: Callable[..., None],
+    x: ArrayLike,
+    *parameters: object,
+    value_and_grad: bool,
+    out: Array | Pair | None,
+    workers: int | None,
+) -> Array | Pair:
+    """Run a function value by value; scalars are values too."""
+    count = resolve(workers)
+    given = x if type(x) is np.ndarray else _as_array(x, "x", has_where=False)
+    computed, dtype = _types(given.dtype, "x")
+    rows = Rows(np.require(given, computed, ["C", "A"]), 0, dtype)
+    values = rows.values
+    outs = _targets(out, value_and_grad)
+    for each in outs:
+        check_out(each, values.shape, dtype)
+    targets = [_room(each, values.shape, rows) for each in outs]
+    source: Array | None = values
+    if outs[0] is not None and _takes_directly(outs[0], rows) and values.ctypes.data == outs[0].ctypes.data:
+        source, targets[0] = None, outs[0]  # the kernel reads its values from the output
+    kernel(source, targets[0], targets[1] if value_and_grad else None, *parameters, count)
+    return _deliver_all(targets, outs, rows)
+
+
+def map_means(
+    kernel: Callable[..., None],
+    x: ArrayLike,
+    axis: int,
+    *parameters: object,
+    where: ArrayLike | None,
+    value_and_grad: bool,
+    out: Array | Pair | None,
+    workers: int | None,
+) -> Array | Pair:
+    """Run a function from rows to values, which may have a gradient of the shape of the rows."""
+    count = resolve(workers)
+    rows = Rows.of(x, axis, "x")
+    mask = mask_like(rows, where)
+    outs = _targets(out, value_and_grad)
+    shapes = [rows.batch, rows.values.shape]
+    targets = []
+    for each, shape in zip(outs, shapes, strict=False):
+        check_out(each, shape, rows.dtype)
+        target = _room(each, shape, rows)
+        if target is each and mask is not None and np.may_share_memory(mask, target):
+            mask = mask.copy()
+        targets.append(target)
+    kernel(rows.values, mask, targets[0], targets[1] if value_and_grad else None, rows.axis, *parameters, count)
+    return _deliver_all(targets, outs, rows)
+
+
+def _deliver_all(targets: list[Array], outs: list[Any], rows: Rows) -> Array | Pair:
+    delivered = [_deliver(target, out, rows) for target, out in zip(targets, outs, strict=True)]
+    # As NumPy does, a scalar for a scalar.
+    results = [r if out is not None or r.ndim else r[()] for r, out in zip(delivered, outs, strict=True)]
+    return results[0] if len(results) == 1 else (results[0], results[1])

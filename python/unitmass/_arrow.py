@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from numpy.typing import NDArray
 
-__all__ = ["choose", "empty", "lists", "matrix", "pyarrow", "value_type", "vector"]
+__all__ = ["choose", "empty", "lists", "matrix", "pyarrow", "targets", "value_type", "vector"]
 
 
 def pyarrow() -> ModuleType:
@@ -107,6 +107,26 @@ def matrix(array: pa.Array, name: str, row: int, width: int | None) -> NDArray[A
             )
         values = array.values.slice(offsets[0], offsets[-1] - offsets[0]) if len(array) else array.values.slice(0, 0)
     return _numbers(values, where, row, size, "has a null").reshape(-1, size)
+
+
+def targets(batch: pa.RecordBatch, name: str, row: int, width: int, fill: int | None) -> NDArray[Any]:
+    """Give what scores are compared with: a vector, a matrix of `width`, or lists of labels, filled up with `fill`."""
+    schema = batch.schema
+    is_list = name in schema.names and _is_list(schema.field(name).type)
+    (place,) = choose(schema, name if is_list else None, None if is_list else [name])
+    array = batch.column(place)
+    if not is_list:
+        return vector(array, name, row)
+    if fill is None:
+        return matrix(array, name, row, width)
+    _refuse_nulls(array, f"column {name!r}: row", row, 1, "is null")
+    lengths = array.value_lengths().to_numpy(zero_copy_only=False)
+    padded = np.full((len(array), max(lengths.max(initial=0), 1)), fill, np.int64)
+    labels = vector(array.flatten(), name, row)
+    if labels.dtype.kind not in "iu":
+        raise TypeError(f"column {name!r} is {array.type}, not lists of labels")
+    padded[np.arange(padded.shape[1]) < lengths[:, np.newaxis]] = labels
+    return padded
 
 
 def _numbers(array: pa.Array, where: str, row: int, per_row: int, what: str) -> NDArray[Any]:

@@ -69,9 +69,8 @@ def _parser() -> argparse.ArgumentParser:
     score.add_argument("source", metavar="IN", help="file of scores: .parquet, .pq, .npy or .csv")
     score.add_argument("target", metavar="OUT", help="file to write, of the same format (.npz for --sparse from .npy)")
     score.add_argument("--map", choices=list(MAPS), required=True, help="how scores become probabilities")
-    score.add_argument("--alpha", type=float, help="entmax: 1 is softmax, 2 is sparsemax (default 1.5)")
-    score.add_argument("--temperature", type=float, help="softmax, log_softmax: what scores are divided by (default 1)")
-    score.add_argument("--total", type=float, help="project_simplex: the sum of a row (default 1)")
+    for name, (kind, text) in _OPTIONS.items():
+        score.add_argument(f"--{name.replace('_', '-')}", type=kind, help=f"{', '.join(_homes(name))}: {text}")
     score.add_argument(
         "--axis", type=_integer(-64, 63), metavar="N", help=".npy: the axis of the distributions (default -1)"
     )
@@ -100,7 +99,8 @@ def _parser() -> argparse.ArgumentParser:
         help="score real logits, simulate genes, look for ducks in sectors, and draw what comes out",
         description="Score the logits of 1,797 handwritten digits with three maps and draw maps.png; simulate a gene "
         "and a genetic oscillator and draw gillespie.png; count how often all ducks of a pond are in one sector of it "
-        "and draw sectors.png; print tables of all three.",
+        "and draw sectors.png; run every map at falling temperatures, and three losses, and draw survey.png; print "
+        "tables of all.",
     )
     demo.set_defaults(command=_demo)
     demo.add_argument("--out", default="demo", metavar="DIR", help="folder for the results (default: demo)")
@@ -109,6 +109,34 @@ def _parser() -> argparse.ArgumentParser:
     config = commands.add_parser("config", help="print versions, SIMD level and workers")
     config.set_defaults(command=_config)
     return parser
+
+
+def _number(text: str) -> float | int:
+    """Read a number; one without a fraction is an integer."""
+    number = float(text)
+    return int(number) if number.is_integer() else number
+
+
+_OPTIONS: dict[str, tuple[Callable[[str], Any], str]] = {  # of the maps, as `score` takes them
+    "alpha": (float, "how sparse; 1 is softmax, 2 is sparsemax (entmax: 1.5, normmax: 2 unless said)"),
+    "temperature": (float, "what scores are divided by (default 1)"),
+    "total": (float, "the sum of a row (default 1)"),
+    "upper": (float, "the largest share"),
+    "k": (_number, "the sum of a row of shares of at most 1; how many scores are kept"),
+    "top_p": (float, "in place of --k, the mass that the scores have that are kept"),
+    "order": (int, "of the Taylor polynomial, even (default 2)"),
+    "lam": (float, "how much sparser, below 1 (default 0)"),
+    "radius": (float, "of the ball (default 1)"),
+    "noise": (str, "gumbel, normal, exponential, uniform or logistic (default gumbel)"),
+    "scale": (float, "of the noise (default 1)"),
+}
+
+
+def _homes(option: str) -> list[str]:
+    """Name the maps that an option belongs to; those without it, if they are few."""
+    homes = [name for name, (_, options) in MAPS.items() if option in options]
+    others = [name for name in MAPS if name not in homes]
+    return homes if len(homes) <= len(others) else [f"all but {', '.join(others)}"]
 
 
 def _add_simulate(commands: Any) -> None:
@@ -265,7 +293,7 @@ def _score(
     as_json: bool,
     **rest: Any,
 ) -> int:
-    options = {name: rest.pop(name) for name in ("alpha", "temperature", "total")}
+    options = {name: rest.pop(name) for name in _OPTIONS}
     options = {name: value for name, value in options.items() if value is not None}
     names = next(csv.reader([columns]), []) if columns is not None else None
     _check_usage(parser, source, target, map, options, column, names, axis, rest)

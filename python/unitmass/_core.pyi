@@ -8,30 +8,66 @@ __all__ = [
     "Density",
     "Experiment",
     "Network",
+    "Noise",
     "__version__",
     "available_workers",
     "beta_quantile",
+    "capped_simplex",
+    "capped_simplex_vjp",
+    "cosent",
+    "cross_entropy",
+    "csoftmax",
+    "csoftmax_vjp",
     "entmax",
     "entmax_alpha_grad",
+    "entmax_loss",
     "entmax_sparse",
     "entmax_vjp",
     "entmax_vjp_sparse",
+    "ev_softmax",
+    "exact_accuracy_loss",
     "gap_counts",
     "gap_law",
     "gap_means",
     "gap_moments",
+    "group_zlpr",
     "half_circle",
     "half_space",
     "log_softmax",
     "log_softmax_vjp",
+    "margin_softmax",
+    "noisy_argmax",
+    "noisy_argmax_vjp",
+    "noisy_sample",
+    "normmax",
+    "normmax_loss",
+    "normmax_vjp",
+    "power_mean",
+    "project_l1_ball",
+    "project_l1_ball_vjp",
     "project_simplex",
     "project_simplex_sparse",
     "simd_level",
     "simd_levels",
     "small_cap",
+    "smooth_abs",
+    "smooth_accuracy",
+    "smooth_f1",
+    "smooth_function",
+    "smooth_max",
+    "smooth_pieces",
+    "soft_argmax",
+    "soft_top_k",
+    "soft_top_k_vjp",
     "softmax",
     "softmax_vjp",
+    "subset_softmax_loss",
+    "taylor_softmax",
+    "taylor_softmax_vjp",
     "threshold",
+    "topk_cross_entropy",
+    "topk_softmax",
+    "zlpr",
 ]
 
 __version__: str
@@ -39,6 +75,7 @@ __version__: str
 _Scores: TypeAlias = NDArray[np.floating[Any]]
 _Mask: TypeAlias = NDArray[np.bool_] | None
 _PerRow: TypeAlias = float | NDArray[np.float64]
+_Upper: TypeAlias = float | _Scores
 _Triple: TypeAlias = tuple[_Scores, NDArray[np.uintp], NDArray[np.uintp]]
 
 _Ops: TypeAlias = list[tuple[str, float]]
@@ -97,16 +134,93 @@ def entmax(
     axis: int,
     alpha: _PerRow,
     n_iter: int | None,
+    temperature: float,
     workers: int,
 ) -> _Scores | None: ...
+def capped_simplex(
+    x: _Scores | None,
+    mask: _Mask,
+    out: _Scores | None,
+    axis: int,
+    total: _PerRow,
+    upper: _Upper,
+    temperature: float,
+    workers: int,
+) -> _Scores | None: ...
+def csoftmax(
+    x: _Scores | None,
+    mask: _Mask,
+    out: _Scores | None,
+    axis: int,
+    temperature: float,
+    upper: _Upper,
+    workers: int,
+) -> _Scores | None: ...
+def normmax(
+    x: _Scores | None,
+    mask: _Mask,
+    out: _Scores | None,
+    axis: int,
+    alpha: _PerRow,
+    temperature: float,
+    workers: int,
+) -> _Scores | None: ...
+def project_l1_ball(
+    x: _Scores | None, mask: _Mask, out: _Scores | None, axis: int, radius: _PerRow, workers: int
+) -> _Scores | None: ...
+def topk_softmax(
+    x: _Scores | None,
+    mask: _Mask,
+    out: _Scores | None,
+    axis: int,
+    temperature: float,
+    k: int | None,
+    top_p: float | None,
+    workers: int,
+) -> _Scores | None: ...
+def taylor_softmax(
+    x: _Scores | None,
+    mask: _Mask,
+    out: _Scores | None,
+    axis: int,
+    temperature: float,
+    order: int,
+    workers: int,
+) -> _Scores | None: ...
+def ev_softmax(
+    x: _Scores | None, mask: _Mask, out: _Scores | None, axis: int, temperature: float, workers: int
+) -> _Scores | None: ...
+
+@final
+class Noise:
+    def __new__(cls, name: str) -> Self: ...
+    @staticmethod
+    def table(grid: NDArray[np.float64], pdf: NDArray[np.float64], cdf: NDArray[np.float64]) -> Noise: ...
+
+def noisy_argmax(
+    x: _Scores | None,
+    mask: _Mask,
+    out: _Scores | None,
+    axis: int,
+    scale: float,
+    noise: Noise,
+    workers: int,
+) -> _Scores | None: ...
+def noisy_sample(
+    x: _Scores, mask: _Mask, axis: int, noise: Noise, scale: float, size: int, seed: int, workers: int
+) -> NDArray[np.int64]: ...
 def project_simplex_sparse(x: _Scores, mask: _Mask, axis: int, total: _PerRow, workers: int) -> _Triple: ...
-def entmax_sparse(x: _Scores, mask: _Mask, axis: int, alpha: _PerRow, n_iter: int | None, workers: int) -> _Triple: ...
+def entmax_sparse(
+    x: _Scores, mask: _Mask, axis: int, alpha: _PerRow, n_iter: int | None, temperature: float, workers: int
+) -> _Triple: ...
 def threshold(
     x: _Scores, mask: _Mask, axis: int, alpha: _PerRow, workers: int
 ) -> tuple[_Scores, NDArray[np.int64]]: ...
 def softmax_vjp(p: _Scores, g: _Scores, out: _Scores, axis: int, temperature: float, workers: int) -> None: ...
 def log_softmax_vjp(log_p: _Scores, g: _Scores, out: _Scores, axis: int, temperature: float, workers: int) -> None: ...
-def entmax_vjp(p: _Scores, g: _Scores, out: _Scores, axis: int, alpha: _PerRow, workers: int) -> None: ...
+def entmax_vjp(
+    p: _Scores, g: _Scores, out: _Scores, axis: int, alpha: _PerRow, temperature: float, workers: int
+) -> None: ...
 def entmax_alpha_grad(p: _Scores, g: _Scores, out: _Scores, axis: int, alpha: _PerRow, workers: int) -> None: ...
 def entmax_vjp_sparse(
     p: _Scores,
@@ -116,7 +230,24 @@ def entmax_vjp_sparse(
     out: _Scores,
     n: int,
     alpha: _PerRow,
+    temperature: float,
     workers: int,
+) -> None: ...
+def capped_simplex_vjp(
+    p: _Scores, g: _Scores, out: _Scores, axis: int, upper: _Upper, temperature: float, workers: int
+) -> None: ...
+def csoftmax_vjp(
+    p: _Scores, g: _Scores, out: _Scores, axis: int, upper: _Upper, temperature: float, workers: int
+) -> None: ...
+def normmax_vjp(
+    p: _Scores, g: _Scores, out: _Scores, axis: int, alpha: _PerRow, temperature: float, workers: int
+) -> None: ...
+def project_l1_ball_vjp(p: _Scores, g: _Scores, out: _Scores, axis: int, radius: _PerRow, workers: int) -> None: ...
+def taylor_softmax_vjp(
+    x: _Scores, g: _Scores, out: _Scores, axis: int, order: int, temperature: float, workers: int
+) -> None: ...
+def noisy_argmax_vjp(
+    x: _Scores, g: _Scores, out: _Scores, axis: int, noise: Noise, scale: float, workers: int
 ) -> None: ...
 
 @final
@@ -173,3 +304,192 @@ def half_circle(n: int, k: int) -> float: ...
 def half_space(n: int, d: int) -> tuple[float, float]: ...
 def small_cap(n: int, angle: float) -> float: ...
 def beta_quantile(a: float, b: float, p: float) -> float: ...
+
+# --- losses -----------------------------------------------------------------------------------------------------------
+
+_Targets: TypeAlias = _Scores | NDArray[np.int64]
+_Loss: TypeAlias = tuple[NDArray[np.float64], _Scores | None, float]
+
+def cross_entropy(
+    scores: _Scores,
+    targets: _Targets,
+    mask: _Mask,
+    axis: int,
+    weights: _PerRow,
+    ignore: int | None,
+    reduction: str,
+    with_gradient: bool,
+    temperature: float,
+    label_smoothing: float,
+    workers: int,
+) -> _Loss: ...
+def margin_softmax(
+    scores: _Scores,
+    targets: NDArray[np.int64],
+    mask: _Mask,
+    axis: int,
+    weights: _PerRow,
+    ignore: int | None,
+    reduction: str,
+    with_gradient: bool,
+    kind: str,
+    margin: float,
+    scale: float,
+    workers: int,
+) -> _Loss: ...
+def entmax_loss(
+    scores: _Scores,
+    targets: _Targets,
+    mask: _Mask,
+    axis: int,
+    weights: _PerRow,
+    ignore: int | None,
+    reduction: str,
+    with_gradient: bool,
+    alpha: _PerRow,
+    with_alpha_slopes: bool,
+    workers: int,
+) -> tuple[NDArray[np.float64], _Scores | None, float, NDArray[np.float64] | None]: ...
+def normmax_loss(
+    scores: _Scores,
+    targets: _Targets,
+    mask: _Mask,
+    axis: int,
+    weights: _PerRow,
+    ignore: int | None,
+    reduction: str,
+    with_gradient: bool,
+    alpha: _PerRow,
+    workers: int,
+) -> _Loss: ...
+def topk_cross_entropy(
+    scores: _Scores,
+    targets: _Targets,
+    mask: _Mask,
+    axis: int,
+    weights: _PerRow,
+    ignore: int | None,
+    reduction: str,
+    with_gradient: bool,
+    k: int,
+    workers: int,
+) -> _Loss: ...
+def smooth_accuracy(
+    scores: _Scores,
+    targets: _Targets,
+    mask: _Mask,
+    axis: int,
+    weights: _PerRow,
+    ignore: int | None,
+    reduction: str,
+    with_gradient: bool,
+    temperature: float,
+    workers: int,
+) -> _Loss: ...
+def smooth_f1(
+    scores: _Scores,
+    targets: _Targets,
+    mask: _Mask,
+    axis: int,
+    weights: _PerRow,
+    ignore: int | None,
+    reduction: str,
+    with_gradient: bool,
+    temperature: float,
+    workers: int,
+) -> _Loss: ...
+def exact_accuracy_loss(
+    scores: _Scores,
+    targets: _Targets,
+    mask: _Mask,
+    axis: int,
+    weights: _PerRow,
+    ignore: int | None,
+    reduction: str,
+    with_gradient: bool,
+    temperature: float,
+    margin: float | None,
+    normalize: bool,
+    workers: int,
+) -> _Loss: ...
+def zlpr(
+    scores: _Scores,
+    targets: _Targets,
+    mask: _Mask,
+    axis: int,
+    weights: _PerRow,
+    ignore: int | None,
+    reduction: str,
+    with_gradient: bool,
+    threshold: _PerRow,
+    margin: float | None,
+    scale: float,
+    workers: int,
+) -> _Loss: ...
+def subset_softmax_loss(
+    scores: _Scores,
+    targets: _Targets,
+    mask: _Mask,
+    axis: int,
+    weights: _PerRow,
+    ignore: int | None,
+    reduction: str,
+    with_gradient: bool,
+    workers: int,
+) -> _Loss: ...
+def group_zlpr(
+    scores: _Scores,
+    targets: _Targets,
+    mask: _Mask,
+    axis: int,
+    weights: _PerRow,
+    ignore: int | None,
+    reduction: str,
+    with_gradient: bool,
+    m: int,
+    centred: bool,
+    workers: int,
+) -> _Loss: ...
+def cosent(
+    scores: _Scores,
+    targets: _Scores,
+    mask: _Mask,
+    axis: int,
+    weights: _PerRow,
+    ignore: int | None,
+    reduction: str,
+    with_gradient: bool,
+    scale: float,
+    workers: int,
+) -> _Loss: ...
+def soft_argmax(
+    scores: _Scores, mask: _Mask, axis: int, with_gradient: bool, temperature: float, workers: int
+) -> tuple[NDArray[np.float64], _Scores | None]: ...
+def soft_top_k(scores: _Scores, mask: _Mask, out: _Scores, axis: int, k: int, workers: int) -> None: ...
+def soft_top_k_vjp(scores: _Scores, g: _Scores, out: _Scores, axis: int, k: int, workers: int) -> None: ...
+def smooth_function(
+    x: _Scores | None,
+    out: _Scores,
+    slopes: _Scores | None,
+    function: str,
+    slope: float,
+    width: float,
+    kernel: str,
+    workers: int,
+) -> None: ...
+def smooth_pieces(
+    x: _Scores | None,
+    out: _Scores,
+    slopes: _Scores | None,
+    pieces: tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], float],
+    width: float,
+    kernel: str,
+    workers: int,
+) -> None: ...
+def smooth_abs(x: _Scores | None, out: _Scores, slopes: _Scores | None, k: float, form: str, workers: int) -> None: ...
+def smooth_max(
+    x: _Scores, mask: _Mask, out: _Scores, gradient: _Scores | None, axis: int, k: float, workers: int
+) -> None: ...
+def power_mean(
+    x: _Scores, mask: _Mask, out: _Scores, gradient: _Scores | None, axis: int, p: float, workers: int
+) -> None: ...

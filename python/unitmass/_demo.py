@@ -1,4 +1,4 @@
-"""``unitmass demo``: logits under three maps, two reaction networks, ducks in sectors; tables and pictures of each."""
+"""``unitmass demo``: logits under maps, reaction networks, ducks in sectors, a survey of all maps; tables, pictures."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _CHECKOUT = Path(__file__).resolve().parents[2]
 
 
 def demo(out: str = "demo", data: str | None = None) -> None:
-    """Draw ``maps.png``, ``gillespie.png``, ``sectors.png`` in the folder `out`; `data` is that with the digits."""
+    """Draw maps, gillespie, sectors and survey.png in the folder `out`; `data` is that with the digits."""
     try:
         import matplotlib  # noqa: F401
         import rich  # noqa: F401
@@ -19,6 +19,7 @@ def demo(out: str = "demo", data: str | None = None) -> None:
     from unitmass._demo_gillespie import gillespie_demo
     from unitmass._demo_maps import maps_demo
     from unitmass._demo_sectors import sectors_demo
+    from unitmass._demo_survey import survey_demo
 
     # Data and models belong to the examples, not to the installed package.
     given = [Path(data)] if data else [Path("examples/data"), _CHECKOUT / "examples/data"]
@@ -32,7 +33,9 @@ def demo(out: str = "demo", data: str | None = None) -> None:
     gillespie = gillespie_demo(models, folder)
     print()
     sectors = sectors_demo(folder)
-    print(f"Pictures: {maps}, {gillespie}, {sectors}")
+    print()
+    survey = survey_demo(folder)
+    print(f"Pictures: {maps}, {gillespie}, {sectors}, {survey}")
     print(f"Scored files: {', '.join(map(str, scored))}")
 
 

@@ -3,37 +3,51 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from inspect import signature
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from unitmass._arrow import choose, empty, lists, matrix, pyarrow, value_type, vector
-from unitmass.maps import entmax, log_softmax, project_simplex, softmax, sparsemax
+from unitmass import losses
+from unitmass._arrow import choose, empty, lists, matrix, pyarrow, targets, value_type, vector
+from unitmass.maps import listing
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from numpy.typing import NDArray
 
-__all__ = ["MAPS", "SPARSE_MAPS", "Scores", "score_batches"]
+__all__ = ["LOSSES", "MAPS", "SPARSE_MAPS", "Losses", "Scores", "score_batches"]
 
 T = TypeVar("T")
 
 #: The maps by name, each with the options that belong to it.
 MAPS: dict[str, tuple[Callable[..., Any], tuple[str, ...]]] = {
-    "softmax": (softmax, ("temperature",)),
-    "log_softmax": (log_softmax, ("temperature",)),
-    "sparsemax": (sparsemax, ()),
-    "entmax": (entmax, ("alpha", "method", "n_iter")),
-    "project_simplex": (project_simplex, ("total",)),
+    name: (function, listing.options(name)) for name, function in listing.MAPS.items()
 }
-#: The maps that give exact zeros.
-SPARSE_MAPS = ("sparsemax", "entmax", "project_simplex")
+#: The maps that leave zeros out if they are asked to.
+SPARSE_MAPS = tuple(name for name, (function, _) in MAPS.items() if "sparse" in signature(function).parameters)
+
+
+def _losses() -> Iterator[tuple[str, tuple[Callable[..., Any], tuple[str, ...]]]]:
+    """Find the losses that give a number for a row of scores, each with the options that belong to it."""
+    shared = ("scores", "targets", "axis", "reduction", "weights", "value_and_grad", "alpha_grad", "where", "workers")
+    for name in losses.__all__:
+        function = getattr(losses, name)
+        known = signature(function).parameters
+        if "targets" in known and name != "group_zlpr":  # a value of that belongs to several rows
+            yield name, (function, tuple(option for option in known if option not in shared))
+
+
+#: The losses by name, each with the options that belong to it.
+LOSSES = dict(_losses())
 
 
 def score_batches(
     batches: Iterable[T],
     *,
-    map: str = "softmax",
+    map: str | None = None,
+    loss: str | None = None,
+    target: str | None = None,
     column: str | None = None,
     columns: Sequence[str] | None = None,
     axis: int = -1,
@@ -41,14 +55,21 @@ def score_batches(
     workers: int | None = None,
     **options: Any,
 ) -> Iterator[T]:
-    """Turn batches of scores into batches of probabilities, one at a time.
+    """Turn batches of scores into batches of probabilities, or of losses, one at a time.
 
     Parameters
     ----------
     batches : iterable of ndarray, pyarrow.RecordBatch or pyarrow.Table
-        The scores. Each batch is asked for when its result is, so a stream of any length takes the memory of one batch.
-    map : {"softmax", "log_softmax", "sparsemax", "entmax", "project_simplex"}
-        The map, by the name of its function.
+        The scores; for a loss tuples ``(scores, targets)`` in the place of arrays. Each batch is asked for when its
+        result is, so a stream of any length takes the memory of one batch.
+    map : str, optional
+        The map, by the name of its function; `maps.table` lists them. "softmax" unless there is a `loss`.
+    loss : str, optional
+        In the place of `map`, the loss, by the name of its function in `unitmass.losses`; one that gives a value to
+        each row of scores.
+    target : str, optional
+        Arrow only: the column of the targets of `loss`, labels or lists of numbers for the scores; with
+        ``sparse_labels=True`` lists of labels of any length.
     column : str, optional
         Arrow only: the list column (list, large list or fixed-size list of numbers) that holds the scores of a row. By
         default the only list column there is.
@@ -63,20 +84,21 @@ def score_batches(
     workers : int, optional
         Threads to use; all available ones by default. The result does not depend on it.
     **options
-        Options of the map: `temperature`, `alpha`, `method`, `n_iter` or `total`.
+        Options of the map or loss, such as `temperature`, `alpha` or `k`: numbers or names, the same for every row.
 
     Returns
     -------
     iterator
-        A batch of the same kind for each batch of `batches`. The probabilities stand in place of the scores; other
-        columns, the order of the columns and the metadata stay. Its attributes `rows`, `nan_rows` and `nbytes` (of
+        A batch of the same kind for each batch of `batches`. The probabilities stand in place of the scores; losses in
+        a column behind the others, with the name of the loss, or in an array. Other columns, the order of the columns
+        and the metadata stay. Its attributes `rows`, `nan_rows` and `nbytes` (of
         scores) count what has gone through.
 
     Raises
     ------
     ValueError
-        At once if `map` is unknown or an option has no meaning for it. From the iterator if a score is null or a list
-        is longer or shorter than the one before it; the message has the row, counted from 0 over all batches.
+        At once if `map` or `loss` is unknown or an option has no meaning for it. From the iterator if a score is null
+        or a list is longer or shorter than the one before it; the message has the row, counted from 0 over all batches.
     TypeError
         From the iterator if a batch or the type of a column cannot be scored.
 
@@ -96,12 +118,96 @@ def score_batches(
     [[0.5 0.5]]
     [[0.375 0.625]]
     [[0.25 0.75]]
+    >>> next(um.score_batches([(np.array([[0.0, 1.0]]), [1])], loss="entmax_loss", alpha=2.0))
+    array([0.])
     """
-    return Scores(batches, map, column, columns, axis, sparse, workers, options)
+    if loss is None:
+        if target is not None:
+            raise ValueError("target: belongs to a loss, not to a map")
+        return Scores(batches, map or "softmax", column, columns, axis, sparse, workers, options)
+    if map is not None:
+        raise ValueError("map, loss: give one of the two")
+    if sparse:
+        raise ValueError("sparse: belongs to a map, not to a loss")
+    return Losses(batches, loss, target, column, columns, axis, workers, options)
 
 
-class Scores:
-    """The iterator behind `score_batches`."""
+class _Stream:
+    """What the iterators behind `score_batches` share: batches, and the columns of the scores."""
+
+    def __init__(
+        self,
+        batches: Iterable[Any],
+        kind: str,
+        name: str,
+        known: dict[str, tuple[Callable[..., Any], tuple[str, ...]]],
+        column: str | None,
+        columns: Sequence[str] | None,
+        axis: int,
+        options: dict[str, Any],
+    ) -> None:
+        if name not in known:
+            there = "maps" if kind == "map" else "losses"
+            raise ValueError(f"{kind}: unknown {kind} {name!r}; the {there} are {', '.join(known)}")
+        self._function, options_of_it = known[name]
+        for option in options:
+            if option not in options_of_it:
+                homes = " or ".join(other for other, (_, names) in known.items() if option in names)
+                raise ValueError(
+                    f"{option}: " + (f"belongs to {homes}, not to {name}" if homes else f"not an option of any {kind}")
+                )
+        if column is not None and columns is not None:
+            raise ValueError("column, columns: give one of the two")
+        if isinstance(columns, str):
+            raise TypeError(f"columns: a sequence of names is needed, not the string {columns!r}")
+        if columns is not None and not columns:
+            raise ValueError("columns: no name is given")
+        for one in columns or ():
+            if list(columns or ()).count(one) > 1:
+                raise ValueError(f"columns: {one!r} is named twice")
+        self._batches = iter(batches)
+        self._column, self._columns, self._axis = column, columns, axis
+        self._width: int | None = None
+        self.rows = self.nan_rows = self.nbytes = 0
+
+    def __iter__(self) -> Iterator[Any]:
+        return self
+
+    def __next__(self) -> Any:
+        return self.score(next(self._batches))
+
+    def score(self, batch: Any) -> Any:
+        """Score one batch."""
+        if isinstance(batch, np.ndarray | tuple):
+            return self._array(batch, self._axis)
+        pa = pyarrow()
+        if isinstance(batch, pa.RecordBatch):
+            return self._record_batch(batch)
+        if isinstance(batch, pa.Table):
+            pieces = batch.to_batches() or [empty(batch.schema)]
+            return pa.Table.from_batches([self._record_batch(piece) for piece in pieces])
+        raise TypeError(f"batches: {type(batch).__name__} is neither an ndarray nor a pyarrow RecordBatch or Table")
+
+    def _array(self, batch: Any, axis: int) -> Any:
+        raise NotImplementedError
+
+    def _record_batch(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        raise NotImplementedError
+
+    def _matrix(self, batch: pa.RecordBatch, places: list[int]) -> NDArray[Any]:
+        """Give the columns of the scores as a matrix."""
+        names = batch.schema.names
+        if self._columns is not None:
+            return np.stack([vector(batch.column(i), names[i], self.rows) for i in places], axis=1)
+        (i,) = places
+        x = matrix(batch.column(i), names[i], self.rows, self._width)
+        if len(x):
+            self._width = x.shape[1]
+        return x
+
+
+class Scores(_Stream):
+    """The iterator behind `score_batches` for maps."""
 
     def __init__(
         self,
@@ -114,58 +220,24 @@ class Scores:
         workers: int | None,
         options: dict[str, Any],
     ) -> None:
-        if map not in MAPS:
-            raise ValueError(f"map: unknown map {map!r}; the maps are {', '.join(MAPS)}")
-        function, known = MAPS[map]
-        for name in options:
-            if name not in known:
-                homes = " or ".join(other for other, (_, names) in MAPS.items() if name in names)
-                raise ValueError(
-                    f"{name}: " + (f"belongs to {homes}, not to {map}" if homes else "not an option of any map")
-                )
+        super().__init__(batches, "map", map, MAPS, column, columns, axis, options)
         if sparse and map not in SPARSE_MAPS:
             raise ValueError(f"sparse: {map} has no zeros to leave out; use {', '.join(SPARSE_MAPS)}")
-        if column is not None and columns is not None:
-            raise ValueError("column, columns: give one of the two")
         if sparse and columns is not None:
             raise ValueError("sparse: needs a list column, not several numeric columns")
-        if isinstance(columns, str):
-            raise TypeError(f"columns: a sequence of names is needed, not the string {columns!r}")
-        if columns is not None and not columns:
-            raise ValueError("columns: no name is given")
-        for name in columns or ():
-            if list(columns or ()).count(name) > 1:
-                raise ValueError(f"columns: {name!r} is named twice")
-        self._batches = iter(batches)
-        self._function = function
         self._arguments = {"workers": workers, **options, **({"sparse": True} if sparse else {})}
-        self._column, self._columns, self._axis, self._sparse = column, columns, axis, sparse
-        self._width: int | None = None
-        self.rows = self.nan_rows = self.nbytes = 0
+        self._sparse = sparse
         self.dtype: np.dtype[Any] | None = None  # of the probabilities
         self._written = 0  # bytes in memory for a probability
         self.growth = 1.0  # the same for each byte of scores
-        function(np.zeros((1, 1)), **self._arguments)  # so that a bad value of an option is found before any work
+        # So that a bad value of an option is found before any work; a row of any length may be there to hold a sum.
+        probe = np.zeros((0, 1 << 40)) if {"k", "upper"} & {*MAPS[map][1]} else np.zeros((1, 1))
+        self._function(probe, **self._arguments)
 
-    def __iter__(self) -> Iterator[Any]:
-        return self
-
-    def __next__(self) -> Any:
-        return self.score(next(self._batches))
-
-    def score(self, batch: Any) -> Any:
-        """Score one batch."""
-        if isinstance(batch, np.ndarray):
-            return self._array(batch, self._axis)
-        pa = pyarrow()
-        if isinstance(batch, pa.RecordBatch):
-            return self._record_batch(batch)
-        if isinstance(batch, pa.Table):
-            pieces = batch.to_batches() or [empty(batch.schema)]
-            return pa.Table.from_batches([self._record_batch(piece) for piece in pieces])
-        raise TypeError(f"batches: {type(batch).__name__} is neither an ndarray nor a pyarrow RecordBatch or Table")
-
-    def _array(self, x: NDArray[Any], axis: int) -> Any:
+    def _array(self, batch: Any, axis: int) -> Any:
+        if not isinstance(batch, np.ndarray):
+            raise TypeError("batches: tuples of scores and targets belong to a loss, not to a map")
+        x = batch
         p = self._function(x, axis=axis, **self._arguments)
         if self._sparse:
             data, indices, indptr = p
@@ -189,17 +261,14 @@ class Scores:
         bits = min(value_type(schema.field(i).type).bit_width for i in chosen)
         new: dict[int, list[tuple[Any, Any]]] = {}  # fields and arrays
         if self._columns is not None:
-            scores = [vector(batch.column(i), schema.names[i], self.rows) for i in chosen]
-            p = self._array(np.stack(scores, axis=1), 1)
+            p = self._array(self._matrix(batch, chosen), 1)
             for k, i in enumerate(chosen):
                 values = pa.array(np.ascontiguousarray(p[:, k]))
                 new[i] = [(schema.field(i).with_type(values.type), values)]
         else:
             (i,) = chosen
             array, field = batch.column(i), schema.field(i)
-            x = matrix(array, field.name, self.rows, self._width)
-            if len(x):
-                self._width = x.shape[1]
+            x = self._matrix(batch, chosen)
             p = self._array(x, 1)
             if self._sparse:
                 data, indices, indptr = p
@@ -216,3 +285,52 @@ class Scores:
         pairs = [pair for i in range(len(schema)) for pair in new.get(i, [(schema.field(i), batch.column(i))])]
         fields, arrays = zip(*pairs, strict=True)
         return pa.RecordBatch.from_arrays(list(arrays), schema=pa.schema(fields, metadata=schema.metadata))
+
+
+class Losses(_Stream):
+    """The iterator behind `score_batches` for losses."""
+
+    def __init__(
+        self,
+        batches: Iterable[Any],
+        loss: str,
+        target: str | None,
+        column: str | None,
+        columns: Sequence[str] | None,
+        axis: int,
+        workers: int | None,
+        options: dict[str, Any],
+    ) -> None:
+        super().__init__(batches, "loss", loss, LOSSES, column, columns, axis, options)
+        self._loss, self._target = loss, target
+        self._arguments = {"workers": workers, **options}
+        ignored = options.get("ignore_index")
+        self._fill = (-1 if ignored is None else ignored) if options.get("sparse_labels") else None
+
+    def _array(self, batch: Any, axis: int) -> Any:
+        if not isinstance(batch, tuple) or len(batch) != 2:
+            raise TypeError(f"batches: a loss needs tuples of scores and targets, not {type(batch).__name__}")
+        x = np.asarray(batch[0])
+        values = self._function(x, batch[1], axis=axis, **self._arguments)
+        self.rows += values.size
+        self.nan_rows += int(np.count_nonzero(np.isnan(values)))
+        self.nbytes += x.nbytes
+        return values
+
+    def _record_batch(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        if self._target is None:
+            raise ValueError("target: the name of the column is missing")
+        if self._loss in batch.schema.names:
+            raise ValueError(f"{self._loss}: the batch has a column of this name already")
+        x = self._matrix(batch, choose(batch.schema, self._scores(batch), self._columns))
+        wanted = targets(batch, self._target, self.rows, x.shape[1], self._fill)
+        return batch.append_column(self._loss, pyarrow().array(self._array((x, wanted), 1)))
+
+    def _scores(self, batch: pa.RecordBatch) -> str | None:
+        """Name the list column of the scores: one that is not that of the targets."""
+        if self._column is not None or self._columns is not None:
+            return self._column
+        others = batch.drop_columns([self._target]) if self._target in batch.schema.names else batch
+        (place,) = choose(others.schema, None, None)
+        name: str = others.schema.names[place]
+        return name

@@ -415,6 +415,15 @@ impl<'a, E: Storage> Scores<'a, E> {
         Ok(())
     }
 
+    /// Whether the mask excludes a row whole.
+    pub(crate) fn excludes_row(&self, row: usize) -> bool {
+        let Shape { n, inner, .. } = self.shape;
+        self.mask.is_some_and(|mask| {
+            let mut counts = mask[self.shape.start(row)..].iter().step_by(inner).take(n);
+            !counts.any(|&counts| counts)
+        })
+    }
+
     /// Whether the mask excludes all these values of a row, of which the first lies at `start`, and none of them is NaN.
     fn excludes(&self, start: usize, x: &[E::Compute]) -> bool {
         self.mask.is_some_and(|mask| {

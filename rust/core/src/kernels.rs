@@ -5,7 +5,7 @@
 //! functions of the public interface, generic over the storage and light, call the kernels through a table for f32 and
 //! one for f64.
 
-use crate::{maps, scalar::Real};
+use crate::{losses, maps, scalar::Real, smooth};
 
 /// A type that the kernels are compiled for: f32 and f64.
 pub trait Compiled: Real {
@@ -29,11 +29,15 @@ impl Compiled for f64 {
 
 /// The kernels for values of type T, family by family.
 pub struct Kernels<T> {
+    pub(crate) losses: losses::Kernels<T>,
     pub(crate) maps: maps::Kernels<T>,
+    pub(crate) smooth: smooth::Kernels<T>,
 }
 
 impl<T: Real> Kernels<T> {
     const AT_ANY_LEVEL: Self = Self {
+        losses: losses::Kernels::AT_ANY_LEVEL,
         maps: maps::Kernels::AT_ANY_LEVEL,
+        smooth: smooth::Kernels::AT_ANY_LEVEL,
     };
 }

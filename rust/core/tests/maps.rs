@@ -130,6 +130,7 @@ enum Map {
     LogSoftmax(f64),
     Project(Rows),
     Entmax(Rows, Method),
+    Tempered(Rows, f64),
 }
 
 impl Map {
@@ -147,7 +148,13 @@ impl Map {
             Map::Softmax(temperature) => softmax(run, scores, *temperature, out),
             Map::LogSoftmax(temperature) => log_softmax(run, scores, *temperature, out),
             Map::Project(total) => project_simplex(run, scores, total.as_per_row(), out),
-            Map::Entmax(alpha, method) => entmax(run, scores, alpha.as_per_row(), *method, out),
+            Map::Entmax(alpha, method) => {
+                entmax(run, scores, alpha.as_per_row(), *method, 1.0, out)
+            }
+            Map::Tempered(alpha, temperature) => {
+                let alpha = alpha.as_per_row();
+                entmax(run, scores, alpha, Method::Auto, *temperature, out)
+            }
         }
     }
 
@@ -156,6 +163,7 @@ impl Map {
         match self {
             Map::Project(total) => Map::Project(total.of(row)),
             Map::Entmax(alpha, method) => Map::Entmax(alpha.of(row), *method),
+            Map::Tempered(alpha, temperature) => Map::Tempered(alpha.of(row), *temperature),
             other => other.clone(),
         }
     }
@@ -168,7 +176,17 @@ impl Map {
         match self {
             Map::Project(total) => Some(project_simplex_sparse(run, scores, total.as_per_row())),
             Map::Entmax(alpha, method) => {
-                Some(entmax_sparse(run, scores, alpha.as_per_row(), *method))
+                Some(entmax_sparse(run, scores, alpha.as_per_row(), *method, 1.0))
+            }
+            Map::Tempered(alpha, temperature) => {
+                let alpha = alpha.as_per_row();
+                Some(entmax_sparse(
+                    run,
+                    scores,
+                    alpha,
+                    Method::Auto,
+                    *temperature,
+                ))
             }
             _ => None,
         }
@@ -325,13 +343,17 @@ fn any_map() -> impl Strategy<Value = Map> {
         2 => (0.1..10.0).prop_map(Map::LogSoftmax),
         2 => rows(total.boxed()).prop_map(Map::Project),
         4 => alphas.clone().prop_map(|alpha| Map::Entmax(alpha, Method::Auto)),
-        1 => alphas.prop_map(|alpha| Map::Entmax(alpha, Method::Bisect(30))),
+        1 => alphas.clone().prop_map(|alpha| Map::Entmax(alpha, Method::Bisect(30))),
+        1 => (alphas, 0.1..10.0).prop_map(|(alpha, temperature)| Map::Tempered(alpha, temperature)),
     ]
 }
 
 /// [`any_map`] for a number of rows.
 fn for_rows(mut map: Map, rows: usize) -> Map {
-    if let Map::Project(Rows::Each(values)) | Map::Entmax(Rows::Each(values), _) = &mut map {
+    if let Map::Project(Rows::Each(values))
+    | Map::Entmax(Rows::Each(values), _)
+    | Map::Tempered(Rows::Each(values), _) = &mut map
+    {
         *values = values.iter().copied().cycle().take(rows).collect();
     }
     map
@@ -478,6 +500,7 @@ fn long_rows_have_the_same_bits<E: Number>() {
     ];
     maps.extend([1.3, 1.5, 2.0, 3.0].map(Map::entmax));
     maps.push(Map::Entmax(Rows::All(1.5), Method::Bisect(20)));
+    maps.push(Map::Tempered(Rows::All(1.5), 3.0));
     for (index, map) in maps.iter().enumerate() {
         let x: Vec<E> = long_row(&mut numbers, [0.01, 10.0][index % 2]);
         let shape = Shape::rows(1, x.len());
@@ -952,7 +975,7 @@ impl Vjp {
             Vjp::LogSoftmax(temperature) => {
                 log_softmax_vjp(run, shape, pair, *temperature, &mut out)
             }
-            Vjp::Entmax(alpha) => entmax_vjp(run, shape, pair, alpha.as_per_row(), &mut out),
+            Vjp::Entmax(alpha) => entmax_vjp(run, shape, pair, alpha.as_per_row(), 1.0, &mut out),
         };
         with_run(level, workers, call).unwrap();
         out
@@ -1075,6 +1098,35 @@ proptest! {
         }
     }
 
+    /// A temperature stages `(x - max)/T`, and divides the gradient: by a power of two, exactly.
+    #[test]
+    fn a_temperature_divides_scores_and_gradients(
+        x in tame_row::<f32>(), alpha in select(&ALPHAS[..]), t in 0.1..10.0, seed in any::<u64>()
+    ) {
+        let all = Rows::All(alpha);
+        let inverse = (1.0 / t) as f32;
+        let max = x.iter().copied().fold(f32::MIN, f32::max);
+        let staged: Vec<f32> = x.iter().map(|x| (x - max) * inverse).collect();
+        let p = mapped_row(&Map::Tempered(all.clone(), t), &x);
+        prop_assert_eq!(bits(&p), bits(&mapped_row(&Map::entmax(alpha), &staged)));
+        let plain = mapped_row(&Map::entmax(alpha), &x);
+        prop_assert_eq!(bits(&plain), bits(&mapped_row(&Map::Tempered(all.clone(), 1.0), &x)));
+        let shape = Shape::rows(1, x.len());
+        let mut numbers = Numbers::new(seed);
+        let g: Vec<f32> = x.iter().map(|_| numbers.uniform(-1.0, 1.0) as f32).collect();
+        let expected = Vjp::Entmax(all).product(shape, (&p, &g), (Level::new(), 1));
+        let mut found = vec![7.0; x.len()];
+        let call = |run: &mut Run<'_>| {
+            entmax_vjp(run, shape, (&p, &g), PerRow::All(alpha), 0.25, &mut found)
+        };
+        with_run(Level::new(), 1, call).unwrap();
+        for (found, expected) in found.iter().zip(&expected) {
+            // Where the one is subnormal, or too large for the other, it has been rounded.
+            let off = (found - expected * 4.0).abs();
+            prop_assert!(off <= 4.0 * f32::MIN_POSITIVE * f32::EPSILON || found.is_infinite());
+        }
+    }
+
     /// ⟨g, dp/dα⟩ against a difference of the map, whose error is about h² and ε/h.
     #[test]
     fn the_gradient_in_alpha_agrees_with_a_difference(
@@ -1107,11 +1159,11 @@ proptest! {
         let p = mapped(&Map::entmax(alpha), shape, &x, None);
         let dense = Vjp::Entmax(Rows::All(alpha)).product(shape, (&p, &g), (Level::new(), 1));
         let sparse = with_run(Level::new(), 2, |run| {
-            entmax_sparse(run, &Scores::new(shape, &x), all, Method::Auto)
+            entmax_sparse(run, &Scores::new(shape, &x), all, Method::Auto, 1.0)
         }).unwrap();
         let mut out = vec![7.0; sparse.data.len()];
         let entries = (&sparse.data[..], &sparse.columns[..], &sparse.starts[..]);
-        with_run(Level::new(), 2, |run| entmax_vjp_sparse(run, shape.n, entries, &g, all, &mut out)).unwrap();
+        with_run(Level::new(), 2, |run| entmax_vjp_sparse(run, shape.n, entries, &g, all, 1.0, &mut out)).unwrap();
         for row in 0..shape.count() {
             for k in sparse.starts[row]..sparse.starts[row + 1] {
                 let expected = f64::from(dense[row * shape.n + sparse.columns[k]]);
@@ -1288,6 +1340,12 @@ fn errors_name_the_argument() {
     for bad in [0.999, f64::NAN, f64::INFINITY] {
         assert_eq!(refused(Map::entmax(bad), scores, 6), "alpha");
     }
+    for bad in [0.0, -1.0, f64::NAN, f64::INFINITY] {
+        assert_eq!(
+            refused(Map::Tempered(Rows::All(1.5), bad), scores, 6),
+            "temperature"
+        );
+    }
     let each = |values: &[f64]| Map::Entmax(Rows::Each(values.to_vec()), Method::Auto);
     assert_eq!(refused(each(&[1.5, 0.5]), scores, 6), "alpha");
     assert_eq!(refused(each(&[1.5]), scores, 6), "alpha");
@@ -1312,7 +1370,8 @@ fn errors_of_thresholds_and_gradients_name_the_argument() {
     assert_eq!(refused(2.0, 2, 3), "support");
     let refused = |alpha: f64, (p, g): (&[f32], &[f32]), len: usize| {
         let mut out = vec![0.0; len];
-        let call = |run: &mut Run<'_>| entmax_vjp(run, shape, (p, g), PerRow::All(alpha), &mut out);
+        let call =
+            |run: &mut Run<'_>| entmax_vjp(run, shape, (p, g), PerRow::All(alpha), 1.0, &mut out);
         argument(with_run(Level::new(), 1, call).unwrap_err())
     };
     assert_eq!(refused(0.5, (&x, &g), 6), "alpha");
@@ -1323,7 +1382,7 @@ fn errors_of_thresholds_and_gradients_name_the_argument() {
         let (p, mut out) = (&x[..2], vec![0.0; len]);
         let call = |run: &mut Run<'_>| {
             let alpha = PerRow::All(1.5);
-            entmax_vjp_sparse(run, 3, (p, columns, starts), &g, alpha, &mut out)
+            entmax_vjp_sparse(run, 3, (p, columns, starts), &g, alpha, 1.0, &mut out)
         };
         argument(with_run(Level::new(), 1, call).unwrap_err())
     };

@@ -3,9 +3,11 @@
 mod array;
 mod error;
 mod gillespie;
+mod losses;
 mod maps;
 mod run;
 mod sectors;
+mod smooth;
 
 /// The compiled part of `unitmass`; private, its signatures may change.
 #[pyo3::pymodule]
@@ -13,9 +15,18 @@ mod _core {
     #[pymodule_export]
     use crate::gillespie::Network;
     #[pymodule_export]
+    use crate::losses::{
+        cosent, cross_entropy, entmax_loss, exact_accuracy_loss, group_zlpr, margin_softmax,
+        normmax_loss, smooth_accuracy, smooth_f1, soft_argmax, soft_top_k, soft_top_k_vjp,
+        subset_softmax_loss, topk_cross_entropy, zlpr,
+    };
+    #[pymodule_export]
     use crate::maps::{
-        entmax, entmax_alpha_grad, entmax_sparse, entmax_vjp, entmax_vjp_sparse, log_softmax,
-        log_softmax_vjp, project_simplex, project_simplex_sparse, softmax, softmax_vjp, threshold,
+        Noise, capped_simplex, capped_simplex_vjp, csoftmax, csoftmax_vjp, entmax,
+        entmax_alpha_grad, entmax_sparse, entmax_vjp, entmax_vjp_sparse, ev_softmax, log_softmax,
+        log_softmax_vjp, noisy_argmax, noisy_argmax_vjp, noisy_sample, normmax, normmax_vjp,
+        project_l1_ball, project_l1_ball_vjp, project_simplex, project_simplex_sparse, softmax,
+        softmax_vjp, taylor_softmax, taylor_softmax_vjp, threshold, topk_softmax,
     };
     #[pymodule_export]
     use crate::run::{available_workers, simd_level, simd_levels};
@@ -24,6 +35,8 @@ mod _core {
         Density, Experiment, beta_quantile, gap_counts, gap_law, gap_means, gap_moments,
         half_circle, half_space, small_cap,
     };
+    #[pymodule_export]
+    use crate::smooth::{power_mean, smooth_abs, smooth_function, smooth_max, smooth_pieces};
     use pyo3::prelude::*;
 
     #[pymodule_init]

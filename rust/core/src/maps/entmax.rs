@@ -11,6 +11,7 @@ use super::{
     anchored::{self, Root},
     power::{General, Linear, NEAR_ONE, Plain, Solved, Square},
     softmax::{infinities, infinities_of_long_row, softmax_long_row, softmax_rows},
+    tempered::Tempered,
     threshold::{
         bisect_long_row, bisect_row, locate, room, threshold_and_support,
         threshold_and_support_of_long_row, threshold_long_row, threshold_rows,
@@ -48,18 +49,21 @@ pub fn project_simplex<E: Storage>(
     map_rows(run, scores, out, &Project::new::<E>(scores, total)?)
 }
 
-/// `p = [(α-1) x - τ]₊^{1/(α-1)}`, `Σ p = 1`, of every row: softmax at α = 1, sparsemax at 2.
+/// `p = [(α-1) x/temperature - τ]₊^{1/(α-1)}`, `Σ p = 1`, of every row: softmax at α = 1, sparsemax at 2.
 ///
 /// # Errors
-/// [`Error::Domain`] unless every α is finite and at least 1; else as [`project_simplex`].
+/// [`Error::Domain`] unless every α is finite and at least 1 and the temperature is finite and positive; else as
+/// [`project_simplex`].
 pub fn entmax<E: Storage>(
     run: &mut Run<'_>,
     scores: &Scores<'_, E>,
     alpha: PerRow<'_>,
     method: Method,
+    temperature: f64,
     out: &mut [E],
 ) -> Result<(), Error> {
-    map_rows(run, scores, out, &Entmax::new(scores, alpha, method)?)
+    let map = Entmax::new(scores, alpha, method)?;
+    map_rows(run, scores, out, &Tempered::new(map, temperature)?)
 }
 
 /// τ of every row in the convention of [`entmax`], and the number of scores above it.

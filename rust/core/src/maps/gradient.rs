@@ -3,7 +3,7 @@
 //! Every Jacobian here is symmetric, so a vector-Jacobian product is a Jacobian-vector product too.
 //!
 //! * softmax: `J g = p (g - ⟨p, g⟩)/T`; its logarithm: `Jᵀ g = (g - p Σ g)/T`.
-//! * A threshold map (Martins & Astudillo 2016; Peters, Niculae & Martins 2019): `J = diag w - w wᵀ/Σ w`, w = p^{2-α}
+//! * A threshold map (Martins & Astudillo 2016; Peters, Niculae & Martins 2019): `J = (diag w - w wᵀ/Σ w)/T`, w = p^{2-α}
 //!   on the support and 0 off it. Where a score ties with the threshold, that takes one element of the generalised
 //!   Jacobian: the one of the face p lies in.
 //! * In α (Correia, Niculae & Martins 2019): `dp/dα = (p - s)/δ² - (p ln p - s Σ p ln p)/δ`, s = w/Σ w, δ = α - 1.
@@ -69,7 +69,8 @@ pub fn log_softmax_vjp<E: Storage>(
     map_pairs(run, shape, (log_p, g), out, kernel, |_| inverse)
 }
 
-/// `J g` of [`super::entmax()`] at its result p; at α = 2, of [`super::project_simplex()`] with any total.
+/// `J g` of [`super::entmax()`] at its result p; at α = 2 and temperature 1, of [`super::project_simplex()`] with any
+/// total.
 ///
 /// # Errors
 /// As [`super::entmax()`].
@@ -78,11 +79,15 @@ pub fn entmax_vjp<E: Storage>(
     shape: Shape,
     (p, g): (&[E], &[E]),
     alpha: PerRow<'_>,
+    temperature: f64,
     out: &mut [E],
 ) -> Result<(), Error> {
     check_alpha(alpha, shape.count())?;
+    let inverse = inverse_temperature(temperature)?;
     let kernel = &E::Compute::kernels().maps.entmax_vjp;
-    map_pairs(run, shape, (p, g), out, kernel, |row| alpha.of(row))
+    map_pairs(run, shape, (p, g), out, kernel, |row| {
+        (alpha.of(row), inverse)
+    })
 }
 
 /// [`entmax_vjp`] of p in compressed sparse rows, `g` being dense; `out` belongs to the entries of p.
@@ -95,12 +100,14 @@ pub fn entmax_vjp_sparse<E: Storage>(
     (p, columns, starts): (&[E], &[usize], &[usize]),
     g: &[E],
     alpha: PerRow<'_>,
+    temperature: f64,
     out: &mut [E],
 ) -> Result<(), Error> {
     let rows = starts.len().saturating_sub(1);
     let shape = Shape::rows(rows, n);
     shape.check("g", g.len())?;
     check_alpha(alpha, rows)?;
+    let inverse = inverse_temperature(temperature)?;
     check_sparse(run, p.len(), columns, starts, out.len(), n)?;
     let (level, kernel) = (run.level, &E::Compute::kernels().maps.entmax_vjp);
     let out = Parts::new(out);
@@ -122,7 +129,7 @@ pub fn entmax_vjp_sparse<E: Storage>(
             scratch.y.resize(entries.len(), E::Compute::ZERO);
             (kernel.row)(
                 level,
-                alpha.of(row),
+                (alpha.of(row), inverse),
                 &scratch.x,
                 &scratch.kernel,
                 &mut scratch.y,
@@ -160,7 +167,7 @@ pub fn entmax_vjp_sparse<E: Storage>(
             )?;
             let own = Parts::new(out.part(entries.start, entries.len()));
             map_long_row(run, shape, 0, &own, &mut scratch.y, |run, y| {
-                (kernel.long_row)(run, alpha.of(row), p, &scratch.kernel, y)
+                (kernel.long_row)(run, (alpha.of(row), inverse), p, &scratch.kernel, y)
             })?;
         }
     }
@@ -330,7 +337,7 @@ fn each_pair<E: Storage>(
     })
 }
 
-fn map_pairs<E: Storage, P>(
+pub(super) fn map_pairs<E: Storage, P>(
     run: &mut Run<'_>,
     shape: Shape,
     pair: (&[E], &[E]),
@@ -412,7 +419,7 @@ macro_rules! write_pairs {
 
 /// The gradient of a row: two sums, and values given them.
 pub(super) trait Pullback<T: Real>: Copy + Sync {
-    /// The inverse of a temperature, or α.
+    /// The inverse of a temperature, with α where there is one.
     type Parameter;
 
     fn new(parameter: Self::Parameter) -> Self;
@@ -459,7 +466,7 @@ pub(super) fn pull_long_row<T: Real, P: Pullback<T>>(
 
 /// Adds up the sums of the chunks of a row.
 #[simd]
-fn join<S: Simd, T: Real, const N: usize>(simd: S, chunks: &[[T; N]]) -> [T; N] {
+pub(super) fn join<S: Simd, T: Real, const N: usize>(simd: S, chunks: &[[T; N]]) -> [T; N] {
     array::from_fn(|k| add_up(simd, chunks.iter().map(|chunk| chunk[k])))
 }
 
@@ -520,37 +527,43 @@ impl<T: Real> Pullback<T> for LogSoftmax<T> {
     }
 }
 
-pub(super) fn entmax_row<T: Real>(level: Level, alpha: f64, p: &[T], g: &[T], y: &mut [T]) {
+pub(super) fn entmax_row<T: Real>(
+    level: Level,
+    (alpha, inverse): (f64, T),
+    p: &[T],
+    g: &[T],
+    y: &mut [T],
+) {
     if alpha > 2.0 {
-        heavy_tail_row(level, alpha, p, g, y);
+        heavy_tail_row(level, (alpha, inverse), p, g, y);
     } else if alpha == 2.0 {
-        pull_row::<T, Weighted<T, 0>>(level, alpha, p, g, y);
+        pull_row::<T, Weighted<T, 0>>(level, (alpha, inverse), p, g, y);
     } else if alpha == 1.5 {
-        pull_row::<T, Weighted<T, 1>>(level, alpha, p, g, y);
+        pull_row::<T, Weighted<T, 1>>(level, (alpha, inverse), p, g, y);
     } else if alpha == 1.0 {
-        pull_row::<T, Softmax<T>>(level, T::ONE, p, g, y);
+        pull_row::<T, Softmax<T>>(level, inverse, p, g, y);
     } else {
-        pull_row::<T, Weighted<T, 2>>(level, alpha, p, g, y);
+        pull_row::<T, Weighted<T, 2>>(level, (alpha, inverse), p, g, y);
     }
 }
 
 pub(super) fn entmax_long_row<T: Real>(
     run: &mut Run<'_>,
-    alpha: f64,
+    (alpha, inverse): (f64, T),
     p: &[T],
     g: &[T],
     y: &mut [T],
 ) -> Result<(), Error> {
     if alpha > 2.0 {
-        heavy_tail_long_row(run, alpha, p, g, y)
+        heavy_tail_long_row(run, (alpha, inverse), p, g, y)
     } else if alpha == 2.0 {
-        pull_long_row::<T, Weighted<T, 0>>(run, alpha, p, g, y)
+        pull_long_row::<T, Weighted<T, 0>>(run, (alpha, inverse), p, g, y)
     } else if alpha == 1.5 {
-        pull_long_row::<T, Weighted<T, 1>>(run, alpha, p, g, y)
+        pull_long_row::<T, Weighted<T, 1>>(run, (alpha, inverse), p, g, y)
     } else if alpha == 1.0 {
-        pull_long_row::<T, Softmax<T>>(run, T::ONE, p, g, y)
+        pull_long_row::<T, Softmax<T>>(run, inverse, p, g, y)
     } else {
-        pull_long_row::<T, Weighted<T, 2>>(run, alpha, p, g, y)
+        pull_long_row::<T, Weighted<T, 2>>(run, (alpha, inverse), p, g, y)
     }
 }
 
@@ -558,6 +571,7 @@ pub(super) fn entmax_long_row<T: Real>(
 #[derive(Clone, Copy)]
 struct Weighted<T, const KIND: u8> {
     exponent: T,
+    inverse: T,
 }
 
 impl<T: Real, const KIND: u8> Weighted<T, KIND> {
@@ -577,11 +591,12 @@ impl<T: Real, const KIND: u8> Weighted<T, KIND> {
 }
 
 impl<T: Real, const KIND: u8> Pullback<T> for Weighted<T, KIND> {
-    type Parameter = f64;
+    type Parameter = (f64, T);
 
-    fn new(alpha: f64) -> Self {
+    fn new((alpha, inverse): (f64, T)) -> Self {
         Self {
             exponent: T::from_f64(2.0 - alpha),
+            inverse,
         }
     }
 
@@ -603,7 +618,8 @@ impl<T: Real, const KIND: u8> Pullback<T> for Weighted<T, KIND> {
         let mean = sum / weights;
         write_pairs!(simd, T, S, p, g, y, |p, g| {
             let w = self.weight::<S>(p);
-            w.simd_eq(T::ZERO).select(zero, w * (g - mean))
+            w.simd_eq(T::ZERO)
+                .select(zero, w * (g - mean) * self.inverse)
         });
     }
 }
@@ -612,6 +628,7 @@ impl<T: Real, const KIND: u8> Pullback<T> for Weighted<T, KIND> {
 #[derive(Clone, Copy)]
 struct HeavyTail {
     exponent: f64,
+    inverse: f64,
     /// The heaviest entry: its index, g there, and log₂ of its weight.
     heaviest: usize,
     own: f64,
@@ -638,18 +655,25 @@ fn least<T: Real>(first: usize, p: &[T]) -> Result<Least<T>, IsNan> {
 #[derive(Clone, Copy)]
 struct IsNan;
 
-fn wide<T: Real>(values: &[T]) -> Vec<f64> {
+pub(super) fn wide<T: Real>(values: &[T]) -> Vec<f64> {
     values.iter().map(|v| v.to_f64()).collect()
 }
 
-fn heavy_tail_row<T: Real>(level: Level, alpha: f64, p: &[T], g: &[T], y: &mut [T]) {
+fn heavy_tail_row<T: Real>(
+    level: Level,
+    (alpha, inverse): (f64, T),
+    p: &[T],
+    g: &[T],
+    y: &mut [T],
+) {
+    let of_p = (alpha, inverse.to_f64());
     let (least, heaviest) = match least(0, p) {
         Err(IsNan) => return y.fill(T::NAN),
         Ok(None) => return y.fill(T::ZERO), // a row that was excluded
         Ok(Some(least)) => least,
     };
     let own = g[heaviest].to_f64();
-    let tail = dispatch!(level, simd => HeavyTail::new(simd, alpha, least.to_f64(), heaviest, own));
+    let tail = dispatch!(level, simd => HeavyTail::new(simd, of_p, least.to_f64(), heaviest, own));
     let sums = dispatch!(level, simd => tail.sums(simd, p, g));
     let others = dispatch!(level, simd => tail.write(simd, sums, 0, p, g, y));
     y[heaviest] = T::from_f64(dispatch!(level, simd => tail.of_heaviest(simd, sums, others)));
@@ -657,12 +681,12 @@ fn heavy_tail_row<T: Real>(level: Level, alpha: f64, p: &[T], g: &[T], y: &mut [
 
 fn heavy_tail_long_row<T: Real>(
     run: &mut Run<'_>,
-    alpha: f64,
+    (alpha, inverse): (f64, T),
     p: &[T],
     g: &[T],
     y: &mut [T],
 ) -> Result<(), Error> {
-    let level = run.level;
+    let (level, of_p) = (run.level, (alpha, inverse.to_f64()));
     let chunks = of_chunks(run, p.len(), |at| least(at.start, &p[at]))?;
     let chunks: Result<Vec<Least<T>>, IsNan> = chunks.into_iter().collect();
     let least = chunks.map(|chunks| {
@@ -675,7 +699,7 @@ fn heavy_tail_long_row<T: Real>(
         Ok(Some(least)) => least,
     };
     let own = g[heaviest].to_f64();
-    let tail = dispatch!(level, simd => HeavyTail::new(simd, alpha, least.to_f64(), heaviest, own));
+    let tail = dispatch!(level, simd => HeavyTail::new(simd, of_p, least.to_f64(), heaviest, own));
     let sums = of_chunks(
         run,
         p.len(),
@@ -693,12 +717,19 @@ fn heavy_tail_long_row<T: Real>(
 
 impl HeavyTail {
     #[simd]
-    fn new<S: Simd>(simd: S, alpha: f64, least: f64, heaviest: usize, own: f64) -> Self {
+    fn new<S: Simd>(
+        simd: S,
+        (alpha, inverse): (f64, f64),
+        least: f64,
+        heaviest: usize,
+        own: f64,
+    ) -> Self {
         // Beyond 1e300 no weight changes; with it, its logarithm is finite.
         let exponent = 2.0 - alpha.min(1e300);
         let least = <f64 as Real>::Stripe::<S>::splat(simd, least);
         Self {
             exponent,
+            inverse,
             heaviest,
             own,
             most: (log2::<f64, S>(least) * exponent)[0],
@@ -723,7 +754,7 @@ impl HeavyTail {
         })
     }
 
-    /// Writes all entries but the heaviest, and returns their sum; the values begin at index `first` of the row.
+    /// Writes all entries but the heaviest, and returns their sum before the temperature; the values begin at index `first` of the row.
     #[simd]
     fn write<S: Simd, T: Real>(
         self,
@@ -752,7 +783,7 @@ impl HeavyTail {
             wide_y[heaviest] = 0.0;
         }
         for (y, wide) in y.iter_mut().zip(&wide_y) {
-            *y = T::from_f64(*wide);
+            *y = T::from_f64(*wide * self.inverse);
         }
         let [others] = sum_pairs!(simd, f64, S, wide_y, g, |y, _g| [y]);
         others
@@ -762,10 +793,10 @@ impl HeavyTail {
     #[simd]
     fn of_heaviest<S: Simd>(self, simd: S, [sum, weights]: [f64; 2], others: f64) -> f64 {
         if others.is_finite() || sum == 0.0 {
-            return -others;
+            return -others * self.inverse;
         }
         let weight = exp2::<f64, S>(<f64 as Real>::Stripe::<S>::splat(simd, self.most))[0];
-        -(sum / weights) * weight
+        -(sum / weights) * weight * self.inverse
     }
 }
 

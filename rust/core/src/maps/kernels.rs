@@ -3,9 +3,11 @@
 use fearless_simd::{Level, dispatch};
 
 use super::{
+    bounded, evidence, l1_ball, noise, normmax, taylor, top,
     entmax::{self, Method},
     gradient,
     softmax::{softmax_long_row, softmax_rows},
+    tempered,
 };
 use crate::{error::Error, parallel::Run, scalar::Real};
 
@@ -14,17 +16,25 @@ pub(crate) struct Kernels<T> {
     pub(super) softmax: Map<T, T>,
     pub(super) log_softmax: Map<T, T>,
     pub(super) project: Map<T, f64>,
-    pub(super) entmax: Map<T, (f64, Method)>,
+    pub(crate) entmax: Map<T, (f64, Method)>,
     pub(super) threshold: Threshold<T>,
     pub(super) softmax_vjp: Vjp<T, T>,
     pub(super) log_softmax_vjp: Vjp<T, T>,
-    pub(super) entmax_vjp: Vjp<T, f64>,
+    pub(super) entmax_vjp: Vjp<T, (f64, T)>,
     pub(super) alpha_slope: AlphaSlope<T>,
+    pub(super) tempered: tempered::Kernels<T>,
+    pub(super) bounded: bounded::Kernels<T>,
+    pub(super) evidence: evidence::Kernels<T>,
+    pub(super) l1_ball: l1_ball::Kernels<T>,
+    pub(super) noise: noise::Kernels<T>,
+    pub(crate) normmax: normmax::Kernels<T>,
+    pub(super) taylor: taylor::Kernels<T>,
+    pub(crate) top: top::Kernels<T>,
 }
 
 /// A map with its parameter P: 1/T, a total, or α and the method.
-pub(super) struct Map<T, P> {
-    pub(super) rows: Rows<T, P>,
+pub(crate) struct Map<T, P> {
+    pub(crate) rows: Rows<T, P>,
     pub(super) long_row: LongRow<T, P>,
 }
 
@@ -34,7 +44,7 @@ type Rows<T, P> = fn(Level, P, usize, &[T], &mut [T], &mut Vec<T>);
 /// Maps one longer row.
 type LongRow<T, P> = fn(&mut Run<'_>, P, &[T], &mut [T]) -> Result<(), Error>;
 
-/// The product of a map's Jacobian at the row p with the row g.
+/// The product of a map's Jacobian at the row p with the row g; P as in [`Map`], the method left out.
 pub(super) struct Vjp<T, P> {
     pub(super) row: VjpRow<T, P>,
     pub(super) long_row: VjpLongRow<T, P>,
@@ -103,5 +113,13 @@ impl<T: Real> Kernels<T> {
             row: gradient::alpha_slope,
             long_row: gradient::alpha_slope_of_long_row,
         },
+        tempered: tempered::Kernels::AT_ANY_LEVEL,
+        bounded: bounded::Kernels::AT_ANY_LEVEL,
+        evidence: evidence::Kernels::AT_ANY_LEVEL,
+        l1_ball: l1_ball::Kernels::AT_ANY_LEVEL,
+        noise: noise::Kernels::AT_ANY_LEVEL,
+        normmax: normmax::Kernels::AT_ANY_LEVEL,
+        taylor: taylor::Kernels::AT_ANY_LEVEL,
+        top: top::Kernels::AT_ANY_LEVEL,
     };
 }

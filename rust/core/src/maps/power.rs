@@ -402,7 +402,7 @@ impl<T: Real> Power<T> for Plain<T> {
 
 /// `(1 - q⁻ᵟ)/δ`: how far above a position the solution lies if every score has the same share of q.
 #[inline(always)]
-fn distance<T: Real, S: Simd>(q: T::Stripe<S>, delta: T) -> T::Stripe<S> {
+pub(super) fn distance<T: Real, S: Simd>(q: T::Stripe<S>, delta: T) -> T::Stripe<S> {
     let log = ln::<T, S>(q);
     let y = log * delta;
     let one = T::Stripe::<S>::splat(q.token(), T::ONE);
@@ -415,7 +415,7 @@ fn distance<T: Real, S: Simd>(q: T::Stripe<S>, delta: T) -> T::Stripe<S> {
 /// Up to α = 3/2 the terms go to 0 with their slope: what falls out of the support does not disturb a step, and the
 /// error after it is a small part of the square of the error before. Beyond, the sums have to confirm it.
 #[inline(always)]
-fn settles<T: Real>(delta: T) -> T {
+pub(super) fn settles<T: Real>(delta: T) -> T {
     if delta <= T::HALF {
         T::NEARLY
     } else {

@@ -68,7 +68,7 @@ pub fn log_softmax<E: Storage>(
 }
 
 /// 1/T, kept where a product with it neither overflows at 0 nor loses its digits.
-pub(super) fn inverse_temperature<T: Real>(temperature: f64) -> Result<T, Error> {
+pub(crate) fn inverse_temperature<T: Real>(temperature: f64) -> Result<T, Error> {
     if !(temperature > 0.0 && temperature < f64::INFINITY) {
         return Err(Error::Domain {
             argument: "temperature",
@@ -275,7 +275,7 @@ fn softmax_row<S: Simd, T: Real, const LOG: bool>(simd: S, inverse: T, x: &[T], 
 
 /// Writes `2^LIFT exp((x - m)/T)` and returns the sum.
 #[simd]
-fn exponentials<S: Simd, T: Real>(simd: S, x: &[T], y: &mut [T], m: T, inverse: T) -> T {
+pub(super) fn exponentials<S: Simd, T: Real>(simd: S, x: &[T], y: &mut [T], m: T, inverse: T) -> T {
     let (stripes, rest) = whole_stripes(x);
     let (y_stripes, y_rest) = whole_stripes_mut(y);
     let mut sum = Sum::<T, S>::new(simd);
@@ -299,7 +299,7 @@ fn exponentials<S: Simd, T: Real>(simd: S, x: &[T], y: &mut [T], m: T, inverse: 
 }
 
 #[simd]
-fn multiply<S: Simd, T: Real>(simd: S, y: &mut [T], scale: T) {
+pub(super) fn multiply<S: Simd, T: Real>(simd: S, y: &mut [T], scale: T) {
     let (y_stripes, y_rest) = whole_stripes_mut(y);
     for y in y_stripes.chunks_exact_mut(T::LANES) {
         (T::Stripe::<S>::from_slice(simd, y) * scale).store_slice(y);

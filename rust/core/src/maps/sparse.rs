@@ -2,7 +2,10 @@
 
 use std::mem;
 
-use super::entmax::{Entmax, Method, Project};
+use super::{
+    entmax::{Entmax, Method, Project},
+    tempered::Tempered,
+};
 use crate::{
     batch::{
         LONG, PerRow, RowMap, Scores, Scratch, Source, Storage, make_room, of_chunks, take_first,
@@ -45,8 +48,10 @@ pub fn entmax_sparse<E: Storage>(
     scores: &Scores<'_, E>,
     alpha: PerRow<'_>,
     method: Method,
+    temperature: f64,
 ) -> Result<Sparse<E>, Error> {
-    compress(run, scores, &Entmax::new(scores, alpha, method)?)
+    let map = Entmax::new(scores, alpha, method)?;
+    compress(run, scores, &Tempered::new(map, temperature)?)
 }
 
 /// The entries of one task, in their order: of some rows, or of a chunk of a long one.

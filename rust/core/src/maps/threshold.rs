@@ -45,7 +45,7 @@ use crate::{
 const WHOLE: usize = 32;
 
 /// Rows of at most this many values go a lane each, once they are filtered.
-const GROUPED: usize = 512;
+pub(super) const GROUPED: usize = 512;
 
 /// Parts of a row in a group, each of which gives its maximum.
 const PARTS: usize = 16;
@@ -60,17 +60,17 @@ const ROUGH_STEPS: usize = 8;
 const ROUGH: f64 = 1.0 / 128.0;
 
 /// Newton's method by rough sums, in every lane at once, from below the solution to near it.
-struct Approach<T: Real, S: Simd, P> {
+pub(super) struct Approach<T: Real, S: Simd, P> {
     power: P,
     /// Not brought into its normal form: `high` stays where it began, so that a step is a single addition.
-    at: Pair<T, S>,
+    pub(super) at: Pair<T, S>,
     /// What a lane's steps are multiplied by: 0 once it is near, or what is beside it in the batch would show.
     open: T::Stripe<S>,
 }
 
 impl<T: Real, S: Simd, P: Solved<T>> Approach<T, S, P> {
     #[inline(always)]
-    fn new(power: P, at: Pair<T, S>) -> Self {
+    pub(super) fn new(power: P, at: Pair<T, S>) -> Self {
         let open = T::Stripe::<S>::splat(at.high.token(), T::ONE);
         Self { power, at, open }
     }
@@ -88,7 +88,7 @@ impl<T: Real, S: Simd, P: Solved<T>> Approach<T, S, P> {
 
     /// Steps until every lane is near.
     #[inline(always)]
-    fn run<const FOLD: bool>(&mut self, simd: S, stripes: &[T]) {
+    pub(super) fn run<const FOLD: bool>(&mut self, simd: S, stripes: &[T]) {
         for _ in 0..ROUGH_STEPS {
             let cut = self.power.cut(self.at);
             if !self.step(sums::<T, S, P, true, FOLD>(simd, self.power, &cut, stripes)) {
@@ -99,11 +99,11 @@ impl<T: Real, S: Simd, P: Solved<T>> Approach<T, S, P> {
 }
 
 /// Newton's method in every lane at once; a lane that has converged stays as it is.
-struct Newton<T: Real, S: Simd, P> {
+pub(super) struct Newton<T: Real, S: Simd, P> {
     power: P,
-    at: Pair<T, S>,
+    pub(super) at: Pair<T, S>,
     /// The last distance of q from its aim; NaN if there is a NaN among the scores.
-    off: T::Stripe<S>,
+    pub(super) off: T::Stripe<S>,
 }
 
 impl<T: Real, S: Simd, P: Solved<T>> Newton<T, S, P> {
@@ -179,7 +179,7 @@ fn splat_both<T: Real, S: Simd>(simd: S, (q, s): (T, T)) -> (T::Stripe<S>, T::St
 
 /// The solution in every lane, or of one row, from a position near it.
 #[inline(always)]
-fn solve<T: Real, S: Simd, P: Solved<T>, const FOLD: bool>(
+pub(super) fn solve<T: Real, S: Simd, P: Solved<T>, const FOLD: bool>(
     simd: S,
     power: P,
     near: Pair<T, S>,
@@ -202,7 +202,7 @@ fn solve<T: Real, S: Simd, P: Solved<T>, const FOLD: bool>(
 
 /// Where the largest score alone would have all the mass: at or below the solution.
 #[inline(always)]
-fn start<T: Real, S: Simd, P: Power<T>>(power: P, max: T::Stripe<S>) -> Pair<T, S> {
+pub(super) fn start<T: Real, S: Simd, P: Power<T>>(power: P, max: T::Stripe<S>) -> Pair<T, S> {
     let low = T::Stripe::<S>::splat(max.token(), -power.reach());
     Pair { high: max, low }
 }
@@ -242,7 +242,7 @@ pub(super) fn filter<T: Real, S: Simd>(simd: S, x: &[T], bound: T, to: &mut [T])
 
 /// Fills up the last stripe of `count` candidates with what never counts; returns the length of all stripes.
 #[inline(always)]
-fn pad<T: Real>(candidates: &mut [T], count: usize) -> usize {
+pub(super) fn pad<T: Real>(candidates: &mut [T], count: usize) -> usize {
     let len = count.next_multiple_of(T::LANES);
     candidates[count..len].fill(T::NEG_INFINITY);
     len
@@ -404,7 +404,7 @@ fn store_maxima_of_parts<T: Real, S: Simd>(simd: S, x: &[T], maxima: &mut [T]) {
 /// Puts their terms in place of the scores, and returns the sum: what is left of Σ p, which is rounding, is divided out
 /// where terms have roundings.
 #[inline(always)]
-fn replace_by_terms<S: Simd, T: Real, P: Power<T>>(
+pub(super) fn replace_by_terms<S: Simd, T: Real, P: Power<T>>(
     simd: S,
     power: P,
     cut: &P::Cut<S>,
@@ -453,9 +453,17 @@ fn threshold_row<S: Simd, T: Real, P: Solved<T>>(
     }
 }
 
-/// Undoes [`filter`]: the terms of what it kept go back to their places, scaled, and 0 to the others.
+/// Undoes [`filter`]: the terms of what it kept go back to their places, scaled, and 0 to the others. `terms` has room
+/// for a register more.
 #[inline(always)]
-fn expand<T: Real, S: Simd>(simd: S, x: &[T], bound: T, terms: &[T], scale: T, y: &mut [T]) {
+pub(super) fn expand<T: Real, S: Simd>(
+    simd: S,
+    x: &[T],
+    bound: T,
+    terms: &[T],
+    scale: T,
+    y: &mut [T],
+) {
     let width = <T as SimdFloatElement>::Native::<S>::LEN;
     let mut count = 0;
     let (x, rest) = x.split_at(x.len() / width * width);
@@ -479,18 +487,18 @@ fn expand<T: Real, S: Simd>(simd: S, x: &[T], bound: T, terms: &[T], scale: T, y
 /// A position on the axis of the scores, in two parts.
 #[derive(Clone, Copy, PartialEq)]
 pub(super) struct Position<T> {
-    high: T,
-    low: T,
+    pub(super) high: T,
+    pub(super) low: T,
 }
 
 impl<T: Real> Position<T> {
     #[inline(always)]
-    fn of<S: Simd>(at: Pair<T, S>) -> Self {
+    pub(super) fn of<S: Simd>(at: Pair<T, S>) -> Self {
         Self::of_lane(at, 0)
     }
 
     #[inline(always)]
-    fn of_lane<S: Simd>(at: Pair<T, S>, lane: usize) -> Self {
+    pub(super) fn of_lane<S: Simd>(at: Pair<T, S>, lane: usize) -> Self {
         Self {
             high: at.high[lane],
             low: at.low[lane],
@@ -498,7 +506,7 @@ impl<T: Real> Position<T> {
     }
 
     #[inline(always)]
-    fn splat<S: Simd>(self, simd: S) -> Pair<T, S> {
+    pub(super) fn splat<S: Simd>(self, simd: S) -> Pair<T, S> {
         Pair {
             high: T::Stripe::<S>::splat(simd, self.high),
             low: T::Stripe::<S>::splat(simd, self.low),
@@ -510,8 +518,8 @@ impl<T: Real> Position<T> {
 #[derive(Clone, Copy)]
 pub(super) struct Found<T> {
     pub(super) position: Position<T>,
-    bound: T,
-    count: usize,
+    pub(super) bound: T,
+    pub(super) count: usize,
 }
 
 /// Room that [`locate`] and [`bisect_row`] need for a row of n values.
@@ -657,7 +665,7 @@ pub(super) fn threshold_long_row<T: Real, P: Solved<T>>(
 }
 
 #[simd]
-fn replace_chunk<S: Simd, T: Real, P: Power<T>>(
+pub(super) fn replace_chunk<S: Simd, T: Real, P: Power<T>>(
     simd: S,
     power: P,
     position: Position<T>,
@@ -668,7 +676,14 @@ fn replace_chunk<S: Simd, T: Real, P: Power<T>>(
 }
 
 #[simd]
-fn expand_chunk<S: Simd, T: Real>(simd: S, x: &[T], bound: T, terms: &[T], scale: T, y: &mut [T]) {
+pub(super) fn expand_chunk<S: Simd, T: Real>(
+    simd: S,
+    x: &[T],
+    bound: T,
+    terms: &[T],
+    scale: T,
+    y: &mut [T],
+) {
     expand::<T, S>(simd, x, bound, terms, scale, y);
 }
 
@@ -693,14 +708,14 @@ pub(super) fn threshold_and_support_of_long_row<T: Real, P: Solved<T>>(
 }
 
 /// What [`locate_long_row`] found.
-struct FoundInLongRow<T> {
-    position: Position<T>,
-    bound: T,
-    kept: Kept<T>,
+pub(super) struct FoundInLongRow<T> {
+    pub(super) position: Position<T>,
+    pub(super) bound: T,
+    pub(super) kept: Kept<T>,
 }
 
 /// [`locate`], shared out.
-fn locate_long_row<T: Real, P: Solved<T>>(
+pub(super) fn locate_long_row<T: Real, P: Solved<T>>(
     run: &mut Run<'_>,
     power: P,
     x: &[T],
@@ -747,7 +762,7 @@ fn write_long_row<T: Real, P: Power<T>>(
 }
 
 #[simd]
-fn store_maxima<S: Simd, T: Real>(simd: S, x: &[T], maxima: &mut [T]) {
+pub(super) fn store_maxima<S: Simd, T: Real>(simd: S, x: &[T], maxima: &mut [T]) {
     let quarters = max_of_each_quarter::<T, S>(simd, x);
     for (maxima, quarter) in maxima.chunks_exact_mut(T::LANES).zip(quarters) {
         quarter.store_slice(maxima);
@@ -770,9 +785,9 @@ fn start_and_bound<S: Simd, T: Real, P: Solved<T>>(
 /// What [`filter`] keeps of a long row.
 pub(super) struct Kept<T> {
     /// The values in order, and a stripe of what never counts.
-    values: Vec<T>,
+    pub(super) values: Vec<T>,
     /// Where those of each chunk begin.
-    starts: Vec<usize>,
+    pub(super) starts: Vec<usize>,
 }
 
 impl<T: Real> Kept<T> {
@@ -785,7 +800,7 @@ impl<T: Real> Kept<T> {
     }
 
     /// The candidates in whole stripes.
-    fn padded(&mut self) -> &mut [T] {
+    pub(super) fn padded(&mut self) -> &mut [T] {
         let len = self.count().next_multiple_of(T::LANES);
         &mut self.values[..len]
     }

@@ -5,18 +5,18 @@
 
 use fearless_simd::{Simd, prelude::*};
 
-use crate::scalar::Real;
+use crate::{scalar::Real, simd::Sum};
 
 /// The most rows of a tile: `f32::LANES`.
 pub(super) const MOST: usize = 16;
 
 /// The values of a tile of n columns.
-pub(super) fn len<T: Real>(n: usize) -> usize {
+pub(crate) fn len<T: Real>(n: usize) -> usize {
     n * T::LANES
 }
 
 /// What [`load`] and [`store`] need beside a tile, for rows that nothing follows.
-pub(super) fn spare<T: Real>(n: usize) -> usize {
+pub(crate) fn spare<T: Real>(n: usize) -> usize {
     reach::<T>(n, n)
 }
 
@@ -29,7 +29,7 @@ fn reach<T: Real>(stride: usize, n: usize) -> usize {
 ///
 /// `x` begins with the tile; what follows it may be read.
 #[inline(always)]
-pub(super) fn load<T: Real, S: Simd>(
+pub(crate) fn load<T: Real, S: Simd>(
     simd: S,
     x: &[T],
     rows: usize,
@@ -79,7 +79,7 @@ pub(super) fn gather<T: Real, S: Simd>(
 ///
 /// `y` begins with the tile; what follows it may be overwritten with anything, if there is room.
 #[inline(always)]
-pub(super) fn store<T: Real, S: Simd>(
+pub(crate) fn store<T: Real, S: Simd>(
     simd: S,
     columns: &[T],
     rows: usize,
@@ -144,10 +144,82 @@ fn transposed<T: Real, S: Simd>(mut block: [T::Stripe<S>; MOST]) -> [T::Stripe<S
 
 /// The largest value in every lane; of a lane with a NaN, nothing is promised.
 #[inline(always)]
-pub(super) fn max<T: Real, S: Simd>(simd: S, columns: &[T]) -> T::Stripe<S> {
+pub(crate) fn max<T: Real, S: Simd>(simd: S, columns: &[T]) -> T::Stripe<S> {
     let mut max = T::Stripe::<S>::splat(simd, T::NEG_INFINITY);
     for column in columns.chunks_exact(T::LANES) {
         max = max.max(T::Stripe::<S>::from_slice(simd, column));
     }
     max
+}
+
+/// A map of narrow rows, a lane each.
+pub(super) trait InLanes<T: Real>: Copy {
+    /// Tiles of room that [`InLanes::tile`] needs.
+    const ROOM: usize = 0;
+
+    /// Maps the row in every lane, in place. Returns the sums of its terms: a lane where that is not finite and
+    /// positive is mapped again, by [`InLanes::row`].
+    fn tile<S: Simd>(self, simd: S, columns: &mut [T], room: &mut [T]) -> T::Stripe<S>;
+
+    /// Maps a row that has no such sum in a tile.
+    fn row<S: Simd>(self, simd: S, x: &[T], y: &mut [T]);
+}
+
+/// Maps contiguous rows of few values.
+#[inline(always)]
+pub(super) fn map_rows<T: Real, S: Simd, M: InLanes<T>>(
+    simd: S,
+    map: M,
+    n: usize,
+    x: &[T],
+    y: &mut [T],
+    kernel: &mut Vec<T>,
+) {
+    let tile = len::<T>(n);
+    kernel.resize((1 + M::ROOM) * tile + spare::<T>(n), T::ZERO);
+    let (columns, rest) = kernel.split_at_mut(tile);
+    let (room, spare) = rest.split_at_mut(M::ROOM * tile);
+    for start in (0..x.len()).step_by(tile) {
+        let (x, y) = (&x[start..], &mut y[start..]);
+        let rows = T::LANES.min(x.len() / n);
+        load(simd, x, rows, n, columns, spare);
+        let sum = map.tile(simd, columns, room);
+        store(simd, columns, rows, n, y, spare);
+        let well = sum.simd_gt(T::ZERO) & sum.simd_lt(T::INFINITY);
+        if well.all_true() {
+            continue;
+        }
+        for (lane, (x, y)) in x
+            .chunks_exact(n)
+            .zip(y.chunks_exact_mut(n))
+            .enumerate()
+            .take(rows)
+        {
+            if !well.test(lane) {
+                map.row(simd, x, y);
+            }
+        }
+    }
+}
+
+/// Adds up the columns.
+#[inline(always)]
+pub(super) fn sum<T: Real, S: Simd>(simd: S, columns: &[T]) -> T::Stripe<S> {
+    let mut sum = Sum::<T, S>::new(simd);
+    for group in columns.chunks(Sum::<T, S>::GROUP * T::LANES) {
+        let mut partial = T::Stripe::<S>::splat(simd, T::ZERO);
+        for column in group.chunks_exact(T::LANES) {
+            partial += T::Stripe::<S>::from_slice(simd, column);
+        }
+        sum.add(partial);
+    }
+    sum.lanes()
+}
+
+/// Multiplies the columns.
+#[inline(always)]
+pub(super) fn multiply<T: Real, S: Simd>(simd: S, columns: &mut [T], scale: T::Stripe<S>) {
+    for column in columns.chunks_exact_mut(T::LANES) {
+        (T::Stripe::<S>::from_slice(simd, column) * scale).store_slice(column);
+    }
 }

@@ -5,9 +5,10 @@ Run with `python polynomials.py` (needs mpmath). Remez exchange in 60 digits on
 * exp:  exp(r) = 1 + r + r² q(r),                 |r| <= ln(2)/2
 * ln:   ln((1+s)/(1-s)) = 2s + s z l(z), z = s²,  |s| <= (√2 - 1)/(√2 + 1)
 * roughly: log2(1+f) = f l(f), √½ - 1 <= f <= √2 - 1;  2^r, |r| <= ½
+* Mills (`normal.rs`): (x + 5) Φ(-x)/φ(x) = m(t), t = (x - 5)/(x + 5),  x >= 0
 """
 
-from mpmath import cos, exp, linspace, log, lu_solve, matrix, mp, mpf, pi, sqrt
+from mpmath import cos, erfc, exp, fac2, linspace, log, lu_solve, matrix, mp, mpf, pi, sqrt
 
 mp.dps = 60
 
@@ -58,6 +59,15 @@ def log2_slope(f):
     return log(1 + f, 2) / f if abs(f) > mpf(10) ** -15 else 1 / log(2)
 
 
+def mills(t):
+    if t == 1:
+        return mpf(1)
+    x = 5 * (1 + t) / (1 - t)
+    if x > 60:  # there exp and erfc leave their range, and the asymptotic series has 60 digits
+        return (x + 5) * sum((-1) ** k * fac2(2 * k - 1) / x ** (2 * k + 1) for k in range(30))
+    return (x + 5) * sqrt(pi / 2) * exp(x**2 / 2) * erfc(x / sqrt(2))
+
+
 def show(name, c, error):
     print(f"{name}: 2^{float(log(error, 2)):.1f}")
     for a in c:
@@ -72,3 +82,4 @@ for name, degree in (("ln f32", 2), ("ln f64", 6)):
     show(name, *remez(ln_tail, lambda z: z + mpf(10) ** -30, mpf(0), widest, degree))
 show("rough log2", *remez(log2_slope, lambda f: mpf(1), 1 / sqrt(2) - 1, sqrt(2) - 1, 4))
 show("rough exp2", *remez(lambda r: mpf(2) ** r, lambda r: mpf(2) ** -r, -mpf(1) / 2, mpf(1) / 2, 3))
+show("mills f64", *remez(mills, lambda t: 1 / mills(t), mpf(-1), mpf(1), 24))

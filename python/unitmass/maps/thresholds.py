@@ -1,11 +1,8 @@
-"""Maps from scores to probability distributions, and their gradients.
-
-Every function works along `axis` (the last by default, where SciPy's softmax takes all), on arrays of any shape and
-memory layout. The bits of a result do not depend on `workers`, the layout, the other rows, or the CPU.
-"""
+"""Entmax and its relatives: scores above a threshold keep probability, the others have none."""
 
 from __future__ import annotations
 
+import math
 import operator
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
@@ -24,153 +21,14 @@ __all__ = [
     "entmax",
     "entmax_alpha_grad",
     "entmax_vjp",
-    "log_softmax",
-    "log_softmax_vjp",
     "project_simplex",
     "project_simplex_vjp",
-    "softmax",
-    "softmax_vjp",
+    "sparsegen",
+    "sparsegen_vjp",
     "sparsemax",
     "sparsemax_vjp",
     "threshold",
 ]
-
-
-def softmax(
-    x: ArrayLike,
-    /,
-    temperature: float = 1.0,
-    *,
-    axis: int = -1,
-    where: ArrayLike | None = None,
-    out: Array | None = None,
-    workers: int | None = None,
-) -> Array:
-    r"""Map scores to probabilities by the softmax.
-
-    Parameters
-    ----------
-    x : array_like, shape (..., n, ...)
-        Scores, n of them along `axis`. float16, float32, float64 and bfloat16 keep their type; integers and booleans
-        become float64.
-    temperature : float, default 1.0
-        Divides the scores; finite and positive.
-    axis : int, default -1
-        The axis of the scores.
-    where : array_like of bool, optional
-        Scores that take part; broadcast to the shape of `x`. Excluded ones get 0, also in a row
-        without any others.
-    out : ndarray, optional
-        Where to put the result; shape of `x`, and a type that its type casts to. May be `x` itself.
-    workers : int, optional
-        Threads to use; all available ones by default, negative numbers count back from all.
-
-    Returns
-    -------
-    ndarray, shape of `x`
-        Probabilities, positive where they do not underflow.
-
-    Raises
-    ------
-    ValueError
-        If `temperature` is not finite and positive; `axis` is empty or does not exist; if `x` is a scalar; if a shape
-        does not fit.
-    TypeError
-        If `x` is complex, masked or not numeric, `where` is not boolean, or `out` cannot hold the result.
-
-    See Also
-    --------
-    log_softmax, softmax_vjp
-
-    Notes
-    -----
-    :math:`p_i = \exp(x_i / T) / \sum_j \exp(x_j / T)`, computed after subtracting the maximum. Sums are within 4 ulp of
-    1 and a larger score never gets a smaller probability.
-
-    A row with a NaN becomes NaN, even if the NaN is excluded. Scores of -inf get exactly 0; a row of nothing else
-    becomes NaN. Scores of +inf share the mass equally and the others get exactly 0.
-
-    The inverse of the temperature is kept within the normal numbers: in float32 a temperature acts as if it were at
-    least 2.9e-39 and at most 8.5e37, in float64 at least 5.6e-309 and at most 4.5e307. A difference between scores that
-    is beyond the largest number of the type counts as infinite.
-
-    Examples
-    --------
-    >>> import unitmass as um
-    >>> um.softmax([-2.0, 0.0, 0.5]).round(4)
-    array([0.0486, 0.3592, 0.5922])
-    """
-    t = number(temperature, "temperature")
-    return map_scores(_core.softmax, x, axis, t, name="temperature", where=where, out=out, workers=workers)
-
-
-def log_softmax(
-    x: ArrayLike,
-    /,
-    temperature: float = 1.0,
-    *,
-    axis: int = -1,
-    where: ArrayLike | None = None,
-    out: Array | None = None,
-    workers: int | None = None,
-) -> Array:
-    r"""Map scores to the logarithms of their softmax.
-
-    Parameters
-    ----------
-    x : array_like, shape (..., n, ...)
-        Scores, n of them along `axis`. float16, float32, float64 and bfloat16 keep their type; integers and booleans
-        become float64.
-    temperature : float, default 1.0
-        Divides the scores; finite and positive.
-    axis : int, default -1
-        The axis of the scores.
-    where : array_like of bool, optional
-        Scores that take part; broadcast to the shape of `x`. Excluded ones get -inf, also
-        in a row without any others.
-    out : ndarray, optional
-        Where to put the result; shape of `x`, and a type that its type casts to. May be `x` itself.
-    workers : int, optional
-        Threads to use; all available ones by default, negative numbers count back from all.
-
-    Returns
-    -------
-    ndarray, shape of `x`
-        Logarithms of probabilities.
-
-    Raises
-    ------
-    ValueError
-        If `temperature` is not finite and positive; `axis` is empty or does not exist; if `x` is a scalar; if a shape
-        does not fit.
-    TypeError
-        If `x` is complex, masked or not numeric, `where` is not boolean, or `out` cannot hold the result.
-
-    See Also
-    --------
-    softmax, log_softmax_vjp
-
-    Notes
-    -----
-    :math:`\log p_i = x_i / T - \log \sum_j \exp(x_j / T)`. The largest entry keeps all its digits, because the sum of
-    the others goes through log1p: where a probability is 1 - 4e-8, its logarithm is -4e-8, not 0.
-
-    A row with a NaN becomes NaN, even if the NaN is excluded. Scores of -inf get -inf; a row of nothing else becomes
-    NaN. Scores of +inf share the mass equally and the others get -inf.
-
-    The inverse of the temperature is kept within the normal numbers: in float32 a temperature acts as if it were at
-    least 2.9e-39 and at most 8.5e37, in float64 at least 5.6e-309 and at most 4.5e307. A difference between scores that
-    is beyond the largest number of the type counts as infinite.
-
-    Examples
-    --------
-    >>> import unitmass as um
-    >>> import numpy as np
-    >>> um.log_softmax(np.array([17, 0], np.float32))
-    array([-4.1399378e-08, -1.7000000e+01], dtype=float32)
-    """
-    t = number(temperature, "temperature")
-    return map_scores(_core.log_softmax, x, axis, t, name="temperature", where=where, out=out, workers=workers)
 
 
 @overload
@@ -279,6 +137,7 @@ def project_simplex(
 def sparsemax(
     x: ArrayLike,
     /,
+    temperature: float = ...,
     *,
     axis: int = ...,
     where: ArrayLike | None = ...,
@@ -290,6 +149,7 @@ def sparsemax(
 def sparsemax(
     x: ArrayLike,
     /,
+    temperature: float = ...,
     *,
     axis: int = ...,
     where: ArrayLike | None = ...,
@@ -300,6 +160,7 @@ def sparsemax(
 def sparsemax(
     x: ArrayLike,
     /,
+    temperature: float = 1.0,
     *,
     axis: int = -1,
     where: ArrayLike | None = None,
@@ -314,6 +175,8 @@ def sparsemax(
     x : array_like, shape (..., n, ...)
         Scores, n of them along `axis`. float16, float32, float64 and bfloat16 keep their type; integers and booleans
         become float64.
+    temperature : float, default 1.0
+        Divides the scores; finite and positive.
     axis : int, default -1
         The axis of the scores.
     where : array_like of bool, optional
@@ -335,7 +198,8 @@ def sparsemax(
     Raises
     ------
     ValueError
-        If `axis` is empty or does not exist; if `x` is a scalar; if a shape does not fit.
+        If `temperature` is not finite and positive; `axis` is empty or does not exist; if `x` is a scalar; if a shape
+        does not fit.
     TypeError
         If `x` is complex, masked or not numeric, `where` is not boolean, or `out` cannot hold the result.
 
@@ -345,7 +209,8 @@ def sparsemax(
 
     Notes
     -----
-    :math:`p = [x - \tau]_+` with :math:`\sum p = 1` [1]_: `project_simplex` with total 1, `entmax` with alpha 2.
+    :math:`p = [x / T - \tau]_+` with :math:`\sum p = 1` [1]_: `entmax` with alpha 2, and at temperature 1
+    `project_simplex` with total 1.
 
     A row with a NaN becomes NaN, even if the NaN is excluded. Scores of -inf get exactly 0; a row of nothing else
     becomes NaN. Scores of +inf share the mass equally and the others get exactly 0.
@@ -363,9 +228,88 @@ def sparsemax(
     >>> data, indices, indptr
     (array([0.25, 0.75, 1.  ]), array([1, 2, 0], dtype=int32), array([0, 2, 3], dtype=int32))
     """
+    t = number(temperature, "temperature")
     if sparse:
-        return _sparse(_core.project_simplex_sparse, x, axis, 1.0, name="total", where=where, out=out, workers=workers)
-    return map_scores(_core.project_simplex, x, axis, 1.0, name="total", where=where, out=out, workers=workers)
+        return _sparse(_core.entmax_sparse, x, axis, 2.0, None, t, name="alpha", where=where, out=out, workers=workers)
+    return map_scores(_core.entmax, x, axis, 2.0, None, t, name="alpha", where=where, out=out, workers=workers)
+
+
+def sparsegen(
+    x: ArrayLike,
+    /,
+    lam: float = 0.0,
+    *,
+    axis: int = -1,
+    where: ArrayLike | None = None,
+    out: Array | None = None,
+    workers: int | None = None,
+) -> Array:
+    r"""Map scores to probabilities as sparse as wanted: sparsemax with a quadratic reward or penalty.
+
+    Parameters
+    ----------
+    x : array_like, shape (..., n, ...)
+        Scores, n of them along `axis`. float16, float32, float64 and bfloat16 keep their type; integers and booleans
+        become float64.
+    lam : float, default 0.0
+        Less than 1 and finite. Near 1 all goes to the largest score, at 0 it is sparsemax, far below 0 all get
+        the same.
+    axis : int, default -1
+        The axis of the scores.
+    where : array_like of bool, optional
+        Scores that take part; broadcast to the shape of `x`. Excluded ones get 0, also in a row
+        without any others.
+    out : ndarray, optional
+        Where to put the result; shape of `x`, and a type that its type casts to. May be `x` itself.
+    workers : int, optional
+        Threads to use; all available ones by default, negative numbers count back from all.
+
+    Returns
+    -------
+    ndarray, shape of `x`
+        Probabilities, exactly 0 off the support.
+
+    Raises
+    ------
+    ValueError
+        If `lam` is not finite and less than 1; `axis` is empty or does not exist; if `x` is a scalar; if a shape does
+        not fit.
+    TypeError
+        If `x` is complex, masked or not numeric, `where` is not boolean, or `out` cannot hold the result.
+
+    See Also
+    --------
+    sparsemax, sparsegen_vjp
+
+    Notes
+    -----
+    :math:`\operatorname{argmin}_{p \ge 0, \sum p = 1} \lVert p - x \rVert^2 - \lambda \lVert p \rVert^2`, which is
+    sparsegen-lin of [1]_: sparsemax at temperature :math:`1 - \lambda`. Sums are within 4 ulp of 1, a larger score
+    never gets a smaller probability, and adding a constant to the scores changes nothing but their own rounding.
+
+    A row with a NaN becomes NaN, even if the NaN is excluded. Scores of -inf get exactly 0; a row of nothing else
+    becomes NaN. Scores of +inf share the mass equally and the others get exactly 0.
+
+    References
+    ----------
+    .. [1] A. Laha, S. Chemmengath, P. Agrawal, M. Khapra, K. Sankaranarayanan and H. Ramaswamy, "On controllable
+       sparse alternatives to softmax", NeurIPS 2018.
+
+    Examples
+    --------
+    >>> import unitmass as um
+    >>> um.sparsegen([-2.0, 0.0, 0.5], 0.25).round(4)
+    array([0.    , 0.1667, 0.8333])
+    """
+    return sparsemax(x, _heat(lam), axis=axis, where=where, out=out, workers=workers)
+
+
+def _heat(lam: float) -> float:
+    """Turn the lambda of sparsegen into a temperature of sparsemax."""
+    value = number(lam, "lam")
+    if not -math.inf < value < 1.0:
+        raise ValueError(f"lam: must be finite and less than 1, found {value}")
+    return 1.0 - value
 
 
 @overload
@@ -374,6 +318,7 @@ def entmax(
     /,
     alpha: ArrayLike = ...,
     *,
+    temperature: float = ...,
     method: Literal["auto", "bisect"] = ...,
     n_iter: int = ...,
     axis: int = ...,
@@ -388,6 +333,7 @@ def entmax(
     /,
     alpha: ArrayLike = ...,
     *,
+    temperature: float = ...,
     method: Literal["auto", "bisect"] = ...,
     n_iter: int = ...,
     axis: int = ...,
@@ -401,6 +347,7 @@ def entmax(
     /,
     alpha: ArrayLike = 1.5,
     *,
+    temperature: float = 1.0,
     method: Literal["auto", "bisect"] = "auto",
     n_iter: int = 50,
     axis: int = -1,
@@ -419,6 +366,8 @@ def entmax(
     alpha : float or array_like, default 1.5
         At least 1 and finite; or one for each row, broadcast to the shape of `x` without `axis`. The larger, the
         sparser: from 1 on every score has a probability, above it only those near the largest.
+    temperature : float, default 1.0
+        Divides the scores; finite and positive.
     method : {"auto", "bisect"}, default "auto"
         "auto" solves to the last place. "bisect" halves an interval `n_iter` times and divides by the sum, as other
         packages do.
@@ -445,8 +394,8 @@ def entmax(
     Raises
     ------
     ValueError
-        If `alpha` is below 1 or not finite, `method` is unknown, or `n_iter` is below 1; `axis` is empty or does not
-        exist; if `x` is a scalar; if a shape does not fit.
+        If `alpha` is below 1 or not finite, `temperature` is not finite and positive, `method` is unknown, or `n_iter`
+        is below 1; `axis` is empty or does not exist; if `x` is a scalar; if a shape does not fit.
     TypeError
         If `x` is complex, masked or not numeric, `where` is not boolean, or `out` cannot hold the result.
 
@@ -456,8 +405,8 @@ def entmax(
 
     Notes
     -----
-    :math:`p = [(\alpha - 1) x - \tau]_+^{1/(\alpha - 1)}` with :math:`\sum p = 1` [1]_. Sums are within 4 ulp of 1, a
-    larger score never gets a smaller probability, and adding a constant to the scores changes nothing but their own
+    :math:`p = [(\alpha - 1) x / T - \tau]_+^{1/(\alpha - 1)}` with :math:`\sum p = 1` [1]_. Sums are within 4 ulp of 1,
+    a larger score never gets a smaller probability, and adding a constant to the scores changes nothing but their own
     rounding. The result is continuous at alpha 1: also 1 + 1e-12 is computed without loss.
 
     A row with a NaN becomes NaN, even if the NaN is excluded. Scores of -inf get exactly 0; a row of nothing else
@@ -477,9 +426,12 @@ def entmax(
            [0.    , 0.    , 1.    ]])
     """
     steps = _bisections(method, n_iter)
+    t = number(temperature, "temperature")
     if sparse:
-        return _sparse(_core.entmax_sparse, x, axis, alpha, steps, name="alpha", where=where, out=out, workers=workers)
-    return map_scores(_core.entmax, x, axis, alpha, steps, name="alpha", where=where, out=out, workers=workers)
+        return _sparse(
+            _core.entmax_sparse, x, axis, alpha, steps, t, name="alpha", where=where, out=out, workers=workers
+        )
+    return map_scores(_core.entmax, x, axis, alpha, steps, t, name="alpha", where=where, out=out, workers=workers)
 
 
 def _bisections(method: str, n_iter: int) -> int | None:
@@ -594,123 +546,6 @@ def threshold(
     return rows.finish(tau.reshape(rows.batch)), support.reshape(rows.batch)
 
 
-def softmax_vjp(
-    p: ArrayLike,
-    g: ArrayLike,
-    /,
-    temperature: float = 1.0,
-    *,
-    axis: int = -1,
-    out: Array | None = None,
-    workers: int | None = None,
-) -> Array:
-    r"""Multiply a vector with the Jacobian of `softmax`.
-
-    Parameters
-    ----------
-    p : array_like, shape (..., n, ...)
-        The result of `softmax`.
-    g : array_like, shape of `p`
-        Gradient with respect to the probabilities; taken in the type of `p`.
-    temperature : float, default 1.0
-        The one that the scores were divided by.
-    axis : int, default -1
-        The axis of the scores.
-    out : ndarray, optional
-        Where to put the result; shape of `p`. May be `p` or `g`.
-    workers : int, optional
-        Threads to use; all available ones by default, negative numbers count back from all.
-
-    Returns
-    -------
-    ndarray, shape of `p`
-        Gradient with respect to the scores.
-
-    Raises
-    ------
-    ValueError
-        If `temperature` is not finite and positive; `axis` is empty or does not exist; if a shape does not fit.
-    TypeError
-        If an array is complex, masked or not numeric, or `out` cannot hold the result.
-
-    See Also
-    --------
-    softmax
-
-    Notes
-    -----
-    :math:`J^T g = p (g - \langle p, g \rangle) / T`. The Jacobian is symmetric, so this is also the product J g. An
-    entry of exactly 0 has gradient 0 whatever `g` is there. Extreme temperatures act as they do in `softmax`.
-
-    Examples
-    --------
-    >>> import unitmass as um
-    >>> um.softmax_vjp(um.softmax([0.0, 0.0]), [1.0, 0.0])
-    array([ 0.25, -0.25])
-    """
-    rows, vector = pair(p, g, axis)
-    t = number(temperature, "temperature")
-    return map_pair(_core.softmax_vjp, rows, vector, t, shape=rows.values.shape, out=out, workers=workers)
-
-
-def log_softmax_vjp(
-    logp: ArrayLike,
-    g: ArrayLike,
-    /,
-    temperature: float = 1.0,
-    *,
-    axis: int = -1,
-    out: Array | None = None,
-    workers: int | None = None,
-) -> Array:
-    r"""Multiply a vector with the Jacobian of `log_softmax`.
-
-    Parameters
-    ----------
-    logp : array_like, shape (..., n, ...)
-        The result of `log_softmax`.
-    g : array_like, shape of `logp`
-        Gradient with respect to the logarithms; taken in the type of `logp`.
-    temperature : float, default 1.0
-        The one that the scores were divided by.
-    axis : int, default -1
-        The axis of the scores.
-    out : ndarray, optional
-        Where to put the result; shape of `logp`. May be `logp` or `g`.
-    workers : int, optional
-        Threads to use; all available ones by default, negative numbers count back from all.
-
-    Returns
-    -------
-    ndarray, shape of `logp`
-        Gradient with respect to the scores.
-
-    Raises
-    ------
-    ValueError
-        If `temperature` is not finite and positive; `axis` is empty or does not exist; if a shape does not fit.
-    TypeError
-        If an array is complex, masked or not numeric, or `out` cannot hold the result.
-
-    See Also
-    --------
-    log_softmax
-
-    Notes
-    -----
-    :math:`J^T g = (g - p \sum g) / T`. Extreme temperatures act as they do in `log_softmax`.
-
-    Examples
-    --------
-    >>> import unitmass as um
-    >>> um.log_softmax_vjp(um.log_softmax([0.0, 0.0]), [1.0, 0.0])
-    array([ 0.5, -0.5])
-    """
-    rows, vector = pair(logp, g, axis, "logp")
-    t = number(temperature, "temperature")
-    return map_pair(_core.log_softmax_vjp, rows, vector, t, shape=rows.values.shape, out=out, workers=workers)
-
-
 @overload
 def project_simplex_vjp(
     p: Triple,
@@ -791,6 +626,7 @@ def sparsemax_vjp(
     p: Triple,
     g: ArrayLike,
     /,
+    temperature: float = ...,
     *,
     axis: int = ...,
     out: None = ...,
@@ -801,6 +637,7 @@ def sparsemax_vjp(
     p: ArrayLike,
     g: ArrayLike,
     /,
+    temperature: float = ...,
     *,
     axis: int = ...,
     out: Array | None = ...,
@@ -810,6 +647,7 @@ def sparsemax_vjp(
     p: ArrayLike | Triple,
     g: ArrayLike,
     /,
+    temperature: float = 1.0,
     *,
     axis: int = -1,
     out: Array | None = None,
@@ -823,6 +661,8 @@ def sparsemax_vjp(
         The result of `sparsemax`; or its CSR triple, `g` then being an array of shape (rows, n).
     g : array_like, shape of `p`
         Gradient with respect to the probabilities; taken in the type of `p`.
+    temperature : float, default 1.0
+        The one that the scores were divided by.
     axis : int, default -1
         The axis of the scores.
     out : ndarray, optional
@@ -839,7 +679,7 @@ def sparsemax_vjp(
     Raises
     ------
     ValueError
-        If `axis` is empty or does not exist; if a shape does not fit.
+        If `temperature` is not finite and positive; `axis` is empty or does not exist; if a shape does not fit.
     TypeError
         If an array is complex, masked or not numeric, or `out` cannot hold the result.
 
@@ -849,8 +689,9 @@ def sparsemax_vjp(
 
     Notes
     -----
-    :math:`J = \operatorname{diag}(w) - w w^T / \sum w`, w = 1 on the support and 0 off it. The Jacobian is symmetric.
-    Where a score ties with the threshold, its entry counts as off the support: one element of the generalised Jacobian.
+    :math:`J = (\operatorname{diag}(w) - w w^T / \sum w) / T`, w = 1 on the support and 0 off it. The Jacobian is
+    symmetric. Where a score ties with the threshold, its entry counts as off the support: one element of the
+    generalised Jacobian.
 
     Examples
     --------
@@ -858,7 +699,65 @@ def sparsemax_vjp(
     >>> um.sparsemax_vjp(um.sparsemax([-2.0, 0.0, 0.5]), [1.0, 2.0, 4.0])
     array([ 0., -1.,  1.])
     """
-    return entmax_vjp(p, g, 2.0, axis=axis, out=out, workers=workers)
+    return entmax_vjp(p, g, 2.0, temperature=temperature, axis=axis, out=out, workers=workers)
+
+
+def sparsegen_vjp(
+    p: ArrayLike,
+    g: ArrayLike,
+    /,
+    lam: float = 0.0,
+    *,
+    axis: int = -1,
+    out: Array | None = None,
+    workers: int | None = None,
+) -> Array:
+    r"""Multiply a vector with the Jacobian of `sparsegen`.
+
+    Parameters
+    ----------
+    p : array_like, shape (..., n, ...)
+        The result of `sparsegen`.
+    g : array_like, shape of `p`
+        Gradient with respect to the probabilities; taken in the type of `p`.
+    lam : float, default 0.0
+        The one of the forward call.
+    axis : int, default -1
+        The axis of the scores.
+    out : ndarray, optional
+        Where to put the result; shape of `p`. May be `p` or `g`.
+    workers : int, optional
+        Threads to use; all available ones by default, negative numbers count back from all.
+
+    Returns
+    -------
+    ndarray, shape of `p`
+        Gradient with respect to the scores.
+
+    Raises
+    ------
+    ValueError
+        If `lam` is not finite and less than 1; `axis` is empty or does not exist; if a shape does not fit.
+    TypeError
+        If an array is complex, masked or not numeric, or `out` cannot hold the result.
+
+    See Also
+    --------
+    sparsegen
+
+    Notes
+    -----
+    :math:`J = (\operatorname{diag}(w) - w w^T / \sum w) / (1 - \lambda)`, w = 1 on the support and 0 off it. The
+    Jacobian is symmetric. Where a score ties with the threshold, its entry counts as off the support: one element of
+    the generalised Jacobian.
+
+    Examples
+    --------
+    >>> import unitmass as um
+    >>> um.sparsegen_vjp(um.sparsegen([-2.0, 0.0, 0.5], 0.25), [1.0, 2.0, 3.5], 0.25)
+    array([ 0., -1.,  1.])
+    """
+    return sparsemax_vjp(p, g, _heat(lam), axis=axis, out=out, workers=workers)
 
 
 @overload
@@ -868,6 +767,7 @@ def entmax_vjp(
     /,
     alpha: ArrayLike = ...,
     *,
+    temperature: float = ...,
     axis: int = ...,
     out: None = ...,
     workers: int | None = ...,
@@ -879,6 +779,7 @@ def entmax_vjp(
     /,
     alpha: ArrayLike = ...,
     *,
+    temperature: float = ...,
     axis: int = ...,
     out: Array | None = ...,
     workers: int | None = ...,
@@ -889,6 +790,7 @@ def entmax_vjp(
     /,
     alpha: ArrayLike = 1.5,
     *,
+    temperature: float = 1.0,
     axis: int = -1,
     out: Array | None = None,
     workers: int | None = None,
@@ -903,6 +805,8 @@ def entmax_vjp(
         Gradient with respect to the probabilities; taken in the type of `p`.
     alpha : float or array_like, default 1.5
         The one of the forward call.
+    temperature : float, default 1.0
+        The one that the scores were divided by.
     axis : int, default -1
         The axis of the scores.
     out : ndarray, optional
@@ -919,7 +823,8 @@ def entmax_vjp(
     Raises
     ------
     ValueError
-        If `alpha` is below 1 or not finite; `axis` is empty or does not exist; if a shape does not fit.
+        If `alpha` is below 1 or not finite, or `temperature` is not finite and positive; `axis` is empty or does not
+        exist; if a shape does not fit.
     TypeError
         If an array is complex, masked or not numeric, or `out` cannot hold the result.
 
@@ -929,9 +834,9 @@ def entmax_vjp(
 
     Notes
     -----
-    :math:`J = \operatorname{diag}(w) - w w^T / \sum w`, :math:`w = p^{2 - \alpha}` on the support and 0 off it [1]_.
-    The Jacobian is symmetric. Where a score ties with the threshold, its entry counts as off the support: one element
-    of the generalised Jacobian.
+    :math:`J = (\operatorname{diag}(w) - w w^T / \sum w) / T`, :math:`w = p^{2 - \alpha}` on the support and 0 off it
+    [1]_. The Jacobian is symmetric. Where a score ties with the threshold, its entry counts as off the support: one
+    element of the generalised Jacobian.
 
     References
     ----------
@@ -943,15 +848,22 @@ def entmax_vjp(
     >>> um.entmax_vjp(um.entmax([0.0, 0.0]), [1.0, 0.0]).round(4)
     array([ 0.3536, -0.3536])
     """
+    t = number(temperature, "temperature")
     if isinstance(p, tuple):
-        return _entmax_vjp_sparse(p, g, alpha, axis, out, workers)
+        return _entmax_vjp_sparse(p, g, alpha, t, axis, out, workers)
     rows, vector = pair(p, g, axis)
     alphas = per_row(alpha, rows, "alpha")
-    return map_pair(_core.entmax_vjp, rows, vector, alphas, shape=rows.values.shape, out=out, workers=workers)
+    return map_pair(_core.entmax_vjp, rows, vector, alphas, t, shape=rows.values.shape, out=out, workers=workers)
 
 
 def _entmax_vjp_sparse(
-    p: tuple[Any, ...], g: ArrayLike, alpha: ArrayLike, axis: int, out: Array | None, workers: int | None
+    p: tuple[Any, ...],
+    g: ArrayLike,
+    alpha: ArrayLike,
+    temperature: float,
+    axis: int,
+    out: Array | None,
+    workers: int | None,
 ) -> Triple:
     if axis != -1:
         raise ValueError(f"axis: the rows of a CSR triple run along the last axis of g, leave out axis={axis!r}")
@@ -968,7 +880,7 @@ def _entmax_vjp_sparse(
     result = np.empty_like(entries)
     alphas = per_row(alpha, rows, "alpha")
     columns, starts = (_converted(part, np.uintp) for part in (indices, indptr))
-    _core.entmax_vjp_sparse(entries, columns, starts, vector, result, n, alphas, resolve(workers))
+    _core.entmax_vjp_sparse(entries, columns, starts, vector, result, n, alphas, temperature, resolve(workers))
     return result.astype(data.dtype, copy=False), p[1], p[2]
 
 
