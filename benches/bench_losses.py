@@ -210,7 +210,7 @@ class Bench:
             ),
             "subset_softmax_loss, k = 10": (
                 some.size,
-                lambda: f.subset_softmax_loss(some, subset, value_and_grad=True, workers=1),
+                lambda: f.subset_softmax_loss(some, subset, sparse_labels=True, value_and_grad=True, workers=1),
             ),
             "exact_accuracy_loss": (
                 some.size,

@@ -533,6 +533,23 @@ fn slopes_are_those_of_the_reduction() {
 }
 
 #[test]
+fn lists_name_the_positives_of_f1() {
+    let x = [0.3, -1.0, 0.9, 0.1];
+    let lists = Targets::Lists {
+        indices: &[2, 0, -1],
+        each: 3,
+    };
+    let lists = Batch {
+        ignore: Some(-1),
+        ..batch(4, &x, lists)
+    };
+    let dense = [1.0, 0.0, 1.0, 0.0];
+    let dense = batch(4, &x, Targets::Dense(&dense));
+    let loss = Loss::F1(0.5);
+    assert_eq!(both(best(), loss, &lists), both(best(), loss, &dense));
+}
+
+#[test]
 fn impossible_scores_take_no_part() {
     let (short, long) = ([0.3, -1.0, 0.9], [0.3, -INF, -1.0, 0.9, -INF]);
     for loss in LOSSES {

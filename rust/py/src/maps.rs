@@ -53,9 +53,9 @@ macro_rules! map_scores {
 /// one for each entry, row by row.
 #[derive(FromPyObject)]
 pub(crate) enum UpperBound<'py> {
-    All(f64),
     Single(PyReadonlyArrayDyn<'py, f32>),
     Double(PyReadonlyArrayDyn<'py, f64>),
+    All(f64), // last, for an array of one value would pass for a number
 }
 
 /// A type that bounds come in.

@@ -440,7 +440,11 @@ fn dot<S: Simd, T: Real>(simd: S, max: T, x: &[T], y: &[T]) -> f64 {
         let y = load_padded::<T, S>(simd, y_rest, T::ZERO);
         sum.add(along::<S, T>(max, x, y));
     }
-    sum.total().to_f64()
+    let total = sum.total();
+    if total.is_nan() {
+        return f64::NEG_INFINITY; // no term is above 0; of -∞ the sum, which keeps what rounding loses, makes a NaN
+    }
+    total.to_f64()
 }
 
 #[inline(always)]
@@ -461,6 +465,17 @@ impl Omega {
                 let log = libm::log1p(rest.ties + rest.power);
                 -libm::expm1((1.0 / alpha - 1.0) * log)
             }
+            // Two for which nothing but square roots is needed.
+            (Family::Entmax, 2.0) => {
+                let ties = rest.ties * rest.largest * rest.largest;
+                (rest.power + ties + beside * beside) / 2.0
+            }
+            (Family::Entmax, 1.5) => {
+                let root = rest.largest.sqrt();
+                let lost = beside / (1.0 + root); // 1 - √p
+                let others = 0.5 * rest.power + root * beside;
+                (others + (2.0 + root) * lost * lost) / 1.5
+            }
             (Family::Entmax, alpha) => {
                 let delta = alpha - 1.0;
                 let log = if beside < 0.5 {
@@ -469,10 +484,7 @@ impl Omega {
                     libm::log(rest.largest)
                 };
                 let own = delta * log;
-                let others = match alpha {
-                    2.0 => rest.power + rest.ties * rest.largest * rest.largest,
-                    _ => delta * rest.power + libm::exp(own) * beside,
-                };
+                let others = delta * rest.power + libm::exp(own) * beside;
                 let largest = -libm::expm1(own + libm::log1p(delta * beside));
                 others / alpha + largest / (alpha * delta)
             }

@@ -23,7 +23,7 @@ use crate::{
     kernels::Compiled,
     parallel::{Parts, Run},
     scalar::Real,
-    simd::{Sum, load_padded, whole_stripes_mut},
+    simd::{Sum, load_padded, whole_stripes, whole_stripes_mut},
 };
 
 /// What the rows of scores are compared with.
@@ -415,8 +415,18 @@ fn refuse<S: Simd, T: Real>(simd: S, dense: Dense, row: &[T]) -> Option<f64> {
     };
     let mut sum = Sum::<T, S>::new(simd);
     let mut outside = zero;
-    for stripe in row.chunks(T::LANES) {
-        let y = load_padded::<T, S>(simd, stripe, T::ZERO);
+    let (stripes, rest) = whole_stripes(row);
+    for group in stripes.chunks(Sum::<T, S>::GROUP * T::LANES) {
+        let mut partial = zero;
+        for y in group.chunks_exact(T::LANES) {
+            let y = T::Stripe::<S>::from_slice(simd, y);
+            partial += y;
+            outside = (y.simd_lt(T::ZERO) | y.simd_gt(most)).select(y, outside);
+        }
+        sum.add(partial);
+    }
+    if !rest.is_empty() {
+        let y = load_padded::<T, S>(simd, rest, T::ZERO);
         sum.add(y);
         outside = (y.simd_lt(T::ZERO) | y.simd_gt(most)).select(y, outside);
     }

@@ -47,7 +47,7 @@ use super::{
 };
 use crate::{
     batch::{
-        LONG, PerRow, RowMap, Scores, Shape, Storage, map_rows, of_chunks, of_written_chunks, tasks,
+        PerRow, RowMap, Scores, Shape, Storage, map_rows, of_chunks, of_written_chunks, tasks,
         write_chunks,
     },
     error::Error,
@@ -245,10 +245,7 @@ fn check_upper<T: Real>(
                 }
                 Ok(sums)
             })?;
-            found
-                .into_iter()
-                .collect::<Result<Vec<_>, _>>()?
-                .concat()
+            found.into_iter().collect::<Result<Vec<_>, _>>()?.concat()
         }
     };
     let Some(total) = total else {
@@ -306,7 +303,7 @@ impl<'a, T: Real> Upper<'a, T> {
     }
 
     /// The bounds of the rows from the first on.
-    fn from_row(self, first: usize, n: usize) -> Self {
+    fn rows_from(self, first: usize, n: usize) -> Self {
         match self {
             Upper::Each(u) => Upper::Each(&u[first * n..]),
             upper => upper,
@@ -347,8 +344,7 @@ struct BoundedVjp<T> {
 }
 
 type VjpRow<T> = fn(Level, (Caps<'_, T>, T), &[T], &[T], &mut [T]);
-type VjpLongRow<T> =
-    fn(&mut Run<'_>, (Caps<'_, T>, T), &[T], &[T], &mut [T]) -> Result<(), Error>;
+type VjpLongRow<T> = fn(&mut Run<'_>, (Caps<'_, T>, T), &[T], &[T], &mut [T]) -> Result<(), Error>;
 
 impl<T: Real> Kernels<T> {
     pub(super) const AT_ANY_LEVEL: Self = Self {
@@ -392,7 +388,7 @@ impl<T: Compiled> RowMap<T> for CappedSimplex<'_, T> {
         let rows = T::kernels().maps.bounded.capped.rows;
         self.total.runs(first..first + x.len() / n, |run, total| {
             let at = (run.start - first) * n..(run.end - first) * n;
-            let upper = self.upper.from_row(run.start, n);
+            let upper = self.upper.rows_from(run.start, n);
             let parameters = (upper, total, self.temperature);
             rows(level, parameters, n, &x[at.clone()], &mut y[at], kernel);
         });
@@ -422,7 +418,7 @@ impl<T: Compiled> RowMap<T> for Csoftmax<'_, T> {
         y: &mut [T],
         kernel: &mut Vec<T>,
     ) {
-        let parameters = (self.upper.from_row(first, n), 1.0, self.inverse);
+        let parameters = (self.upper.rows_from(first, n), 1.0, self.inverse);
         (T::kernels().maps.bounded.csoftmax.rows)(level, parameters, n, x, y, kernel);
     }
 
@@ -598,14 +594,22 @@ trait BoundedRow<T: Real>: Copy {
         let done = if x.iter().any(|x| x.is_nan()) || !x.iter().any(infinite) {
             None
         } else if room >= less_rounding(self.total(), x.len()).to_f64() {
-            let level_out = |x: &T| if infinite(x) { T::ZERO } else { T::NEG_INFINITY };
+            let level_out = |x: &T| {
+                if infinite(x) {
+                    T::ZERO
+                } else {
+                    T::NEG_INFINITY
+                }
+            };
             let z: Vec<T> = x.iter().map(level_out).collect();
             self.row(level, bounds, &z, y, kernel)
         } else {
             let rest = self.total() - T::from_f64(room);
             let finite = |x: &T| if infinite(x) { T::NEG_INFINITY } else { *x };
             let z: Vec<T> = x.iter().map(finite).collect();
-            let done = self.with_total(rest).row(level, bounds.at_most(rest), &z, y, kernel);
+            let done = self
+                .with_total(rest)
+                .row(level, bounds.at_most(rest), &z, y, kernel);
             for (k, y) in y.iter_mut().enumerate().filter(|(k, _)| infinite(&x[*k])) {
                 *y = bounds.get(k);
             }
@@ -635,7 +639,11 @@ const GROUPED: usize = 512;
 
 /// How many values of a row of n are looked at first: whole stripes, and at least one.
 fn sample_len(n: usize) -> usize {
-    let len = if n < 512 { n / 4 } else { (n / 32).clamp(128, 4096) };
+    let len = if n < 512 {
+        n / 4
+    } else {
+        (n / 32).clamp(128, 4096)
+    };
     (len & !15).max(16)
 }
 
@@ -1282,7 +1290,7 @@ fn capped_rows<T: Real>(
     }
     let group = n * T::LANES;
     for (index, (x, y)) in x.chunks(group).zip(y.chunks_mut(group)).enumerate() {
-        let upper = upper.from_row(index * T::LANES, n);
+        let upper = upper.rows_from(index * T::LANES, n);
         let bounds = upper.of_row(0, n);
         let own = match upper {
             Upper::All(_) => OwnRows(&[], 0),
@@ -1575,12 +1583,7 @@ trait Exponentials<T: Real> {
 
 impl<T: Real> Exponential<T> {
     /// The scale of the exponentials, of which there are n with this sum; nothing if the bounds cannot hold the total.
-    fn settle(
-        self,
-        n: usize,
-        sum: T,
-        row: &mut impl Exponentials<T>,
-    ) -> Result<Option<T>, Error> {
+    fn settle(self, n: usize, sum: T, row: &mut impl Exponentials<T>) -> Result<Option<T>, Error> {
         let larger = |a: T, b: T| if a > b { a } else { b };
         let mut scale = self.total / sum;
         let mut count = T::ZERO;
@@ -1612,13 +1615,7 @@ impl<T: Real> Exponential<T> {
     }
 
     #[simd]
-    fn reached<S: Simd, B: Bounds<T>>(
-        self,
-        simd: S,
-        bounds: B,
-        scale: T,
-        e: &[T],
-    ) -> Reached<T> {
+    fn reached<S: Simd, B: Bounds<T>>(self, simd: S, bounds: B, scale: T, e: &[T]) -> Reached<T> {
         let zero = T::Stripe::<S>::splat(simd, T::ZERO);
         let one = T::Stripe::<S>::splat(simd, T::ONE);
         let mut others = Sum::<T, S>::new(simd);
@@ -1646,14 +1643,7 @@ impl<T: Real> Exponential<T> {
     }
 
     #[simd]
-    fn largest<S: Simd, B: Bounds<T>>(
-        self,
-        simd: S,
-        bounds: B,
-        scale: T,
-        x: &[T],
-        e: &[T],
-    ) -> T {
+    fn largest<S: Simd, B: Bounds<T>>(self, simd: S, bounds: B, scale: T, x: &[T], e: &[T]) -> T {
         let mut largest = T::Stripe::<S>::splat(simd, T::NEG_INFINITY);
         for (i, (x, e)) in x.chunks(T::LANES).zip(e.chunks(T::LANES)).enumerate() {
             let x = load_padded::<T, S>(simd, x, T::NEG_INFINITY);
@@ -1821,7 +1811,7 @@ fn csoftmax_rows<T: Real>(
     }
     let group = n * T::LANES;
     for (index, (x, y)) in x.chunks(group).zip(y.chunks_mut(group)).enumerate() {
-        let upper = upper.from_row(index * T::LANES, n);
+        let upper = upper.rows_from(index * T::LANES, n);
         let own = match upper {
             Upper::All(_) => OwnRows(&[], 0),
             Upper::Row(u) => OwnRows(u, 0),
@@ -1928,9 +1918,11 @@ impl<T: Real> Exponential<T> {
         if !max.is_finite() {
             return Ok(None);
         }
-        let sums = of_written_chunks(run, y, |at, y| {
-            dispatch!(level, simd => exponentials(simd, &x[at], y, max, self.inverse))
-        })?;
+        let sums = of_written_chunks(
+            run,
+            y,
+            |at, y| dispatch!(level, simd => exponentials(simd, &x[at], y, max, self.inverse)),
+        )?;
         let sum = dispatch!(level, simd => add_up(simd, sums.into_iter()));
         if sum.is_nan() {
             return Ok(None);

@@ -3,11 +3,11 @@
 use fearless_simd::{Level, dispatch};
 
 use super::{
-    bounded, evidence, l1_ball, noise, normmax, taylor, top,
+    bounded,
     entmax::{self, Method},
-    gradient,
+    evidence, gradient, l1_ball, noise, normmax,
     softmax::{softmax_long_row, softmax_rows},
-    tempered,
+    taylor, tempered, top,
 };
 use crate::{error::Error, parallel::Run, scalar::Real};
 

@@ -425,9 +425,11 @@ fn long_row<T: Real, P: Solved<T>>(
         Err(max) => return share_infinities_of_long_row::<T, false>(run, x, y, max, T::ONE),
     };
     let position = found.position;
-    let sums = of_written_chunks(run, found.kept.padded(), |_, candidates| {
-        dispatch!(level, simd => replace_chunk(simd, Shares(power), position, candidates))
-    })?;
+    let sums = of_written_chunks(
+        run,
+        found.kept.padded(),
+        |_, candidates| dispatch!(level, simd => replace_chunk(simd, Shares(power), position, candidates)),
+    )?;
     let scale = T::ONE / dispatch!(level, simd => add_up(simd, sums.into_iter()));
     write_chunks(run, y, |at, y| {
         let terms = &found.kept.values[found.kept.starts[at.start / CHUNK]..];
@@ -535,13 +537,7 @@ impl Pull {
     }
 }
 
-fn vjp_row<T: Real>(
-    level: Level,
-    (alpha, inverse): (f64, T),
-    p: &[T],
-    g: &[T],
-    y: &mut [T],
-) {
+fn vjp_row<T: Real>(level: Level, (alpha, inverse): (f64, T), p: &[T], g: &[T], y: &mut [T]) {
     let largest = dispatch!(level, simd => max::<T, _>(simd, p)).to_f64();
     let inverse = inverse.to_f64();
     if p.iter().all(|&p| p == T::ZERO) {
@@ -573,14 +569,18 @@ fn vjp_long_row<T: Real>(
     let maxima: Vec<T> = found.into_iter().map(|(max, _)| max).collect();
     let largest = dispatch!(level, simd => max::<T, _>(simd, &maxima)).to_f64();
     let pull = dispatch!(level, simd => Pull::new(simd, alpha, inverse, largest));
-    let sums = of_chunks(run, n, |at| {
-        dispatch!(level, simd => pull.sums(simd, &p[at.clone()], &g[at]))
-    })?;
+    let sums = of_chunks(
+        run,
+        n,
+        |at| dispatch!(level, simd => pull.sums(simd, &p[at.clone()], &g[at])),
+    )?;
     let sums = dispatch!(level, simd => join(simd, &sums));
     let pull = dispatch!(level, simd => pull.with_sums(simd, sums));
-    let sum = of_chunks(run, n, |at| {
-        dispatch!(level, simd => pull.weighted_sum(simd, &p[at.clone()], &g[at]))
-    })?;
+    let sum = of_chunks(
+        run,
+        n,
+        |at| dispatch!(level, simd => pull.weighted_sum(simd, &p[at.clone()], &g[at])),
+    )?;
     let sum = dispatch!(level, simd => join(simd, &sum));
     write_chunks(run, y, |at, y| {
         let (p, g) = (&p[at.clone()], &g[at]);

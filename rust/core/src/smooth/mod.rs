@@ -4,7 +4,7 @@
 //! [`smooth_abs`] is the one of |x| in its two forms; [`smooth_max`] and [`power_mean`] work along an axis.
 //!
 //! * **Domain.** Any values. NaN stays NaN, infinities give the limits; floor and round have no slope there: NaN.
-//! * **Precision.** The exact function plus tails of the kernel ([`tails`]), each to a few ulp of itself; x/width is
+//! * **Precision.** The exact function plus tails of the kernel (`tails.rs`), each to a few ulp of itself; x/width is
 //!   rounded once, so a value is that of an x within an ulp. floor and round: a few ulp of 1 or of the value.
 //! * **Determinism.** The same bits at every SIMD level, batch split and number of workers.
 //! * **Cost.** A pass. A ramp takes an exponential and a logarithm (logistic), or an exponential and a polynomial

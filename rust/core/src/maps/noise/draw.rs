@@ -86,7 +86,7 @@ pub fn noisy_sample<E: Storage>(
 }
 
 /// Draws from a row, under a seed and with a block of streams; the vector is scratch.
-pub(super) type Draw<T> = fn(Level, &Noise, f64, &[T], (u64, u64), &mut [i64], &mut Vec<f64>);
+pub(super) type DrawRow<T> = fn(Level, &Noise, f64, &[T], (u64, u64), &mut [i64], &mut Vec<f64>);
 
 pub(super) fn draw_row<T: Real>(
     level: Level,
@@ -97,7 +97,7 @@ pub(super) fn draw_row<T: Real>(
     draws: &mut [i64],
     z: &mut Vec<f64>,
 ) {
-    let top = dispatch!(level, simd => load(simd, x, scale, z));
+    let top = dispatch!(level, simd => load(simd, x, scale, noise.grain(), z));
     if top == f64::INFINITY {
         let largest: Vec<usize> = (0..x.len()).filter(|&k| x[k] == T::INFINITY).collect();
         return dispatch!(level, simd => draw_any(simd, &largest, stream, draws));
@@ -266,22 +266,22 @@ const MIDDLE: Rational = (
     [
         3.387_132_872_796_366_5,
         133.141_667_891_784_38,
-        1971.590_950_306_551_3,
+        1_971.590_950_306_551_3,
         13_731.693_765_509_46,
         45_921.953_931_549_87,
         67_265.770_927_008_7,
         33_430.575_583_588_13,
-        2509.080_928_730_122_7,
+        2_509.080_928_730_122_7,
     ],
     [
         1.0,
         42.313_330_701_600_91,
         687.187_007_492_057_9,
-        5394.196_021_424_751,
+        5_394.196_021_424_751,
         21_213.794_301_586_597,
         39_307.895_800_092_71,
         28_729.085_735_721_943,
-        5226.495_278_852_546,
+        5_226.495_278_852_546,
     ],
 );
 

@@ -193,11 +193,15 @@ impl<T: Compiled> RowMap<T> for NoisyArgmax<'_> {
 
 /// The kernels for values of type T; the last argument is their scratch.
 pub(in crate::maps) struct Kernels<T> {
-    row: fn(Level, &Noise, f64, &[T], &mut [T], &mut Room),
-    vjp_row: fn(Level, &Noise, f64, (&[T], &[T]), &mut [T], &mut Room),
-    target: fn(Level, &Noise, f64, &[T], usize, Option<&mut [T]>, &mut Room) -> f64,
-    draw: draw::Draw<T>,
+    row: MapRow<T>,
+    vjp_row: PullRow<T>,
+    target: TargetOfRow<T>,
+    draw: draw::DrawRow<T>,
 }
+
+type MapRow<T> = fn(Level, &Noise, f64, &[T], &mut [T], &mut Room);
+type PullRow<T> = fn(Level, &Noise, f64, (&[T], &[T]), &mut [T], &mut Room);
+type TargetOfRow<T> = fn(Level, &Noise, f64, &[T], usize, Option<&mut [T]>, &mut Room) -> f64;
 
 impl<T: Real> Kernels<T> {
     pub(in crate::maps) const AT_ANY_LEVEL: Self = Self {
@@ -222,8 +226,15 @@ pub(crate) struct Room {
 /// The z of a row are a multiple of this many.
 const BLOCK: usize = 32;
 
-/// Adding and subtracting it rounds to multiples of 2⁻³⁸.
-const GRAIN: f64 = 1.5 * (1u64 << 14) as f64;
+impl Noise {
+    /// Adding and subtracting it rounds z to multiples of 2⁻³⁸. Softmax keeps the order by itself.
+    fn grain(&self) -> f64 {
+        match self {
+            Noise::Gumbel => 0.0,
+            _ => 1.5 * (1u64 << 14) as f64,
+        }
+    }
+}
 
 fn map_row<T: Real>(
     level: Level,
@@ -233,7 +244,7 @@ fn map_row<T: Real>(
     y: &mut [T],
     room: &mut Room,
 ) {
-    let top = dispatch!(level, simd => load(simd, x, scale, &mut room.z));
+    let top = dispatch!(level, simd => load(simd, x, scale, noise.grain(), &mut room.z));
     if !top.is_finite() {
         let (share, rest) = shares(x, top);
         for (x, y) in x.iter().zip(y) {
@@ -255,7 +266,7 @@ fn pull_row<T: Real>(
     y: &mut [T],
     room: &mut Room,
 ) {
-    let top = dispatch!(level, simd => load(simd, x, scale, &mut room.z));
+    let top = dispatch!(level, simd => load(simd, x, scale, noise.grain(), &mut room.z));
     if !top.is_finite() {
         return y.fill(if top.is_nan() { T::NAN } else { T::ZERO });
     }
@@ -277,7 +288,7 @@ fn target_of_row<T: Real>(
     y: Option<&mut [T]>,
     room: &mut Room,
 ) -> f64 {
-    let top = dispatch!(level, simd => load(simd, x, scale, &mut room.z));
+    let top = dispatch!(level, simd => load(simd, x, scale, noise.grain(), &mut room.z));
     if !top.is_finite() {
         if let Some(y) = y {
             y.fill(if top.is_nan() { T::NAN } else { T::ZERO });
@@ -314,7 +325,7 @@ fn shares<T: Real>(x: &[T], top: f64) -> (T, T) {
 
 /// Fills z and returns the maximum; NaN if there is a NaN.
 #[simd]
-fn load<S: Simd, T: Real>(simd: S, x: &[T], scale: f64, z: &mut Vec<f64>) -> f64 {
+fn load<S: Simd, T: Real>(simd: S, x: &[T], scale: f64, grain: f64, z: &mut Vec<f64>) -> f64 {
     let top = max::<T, S>(simd, x).to_f64();
     z.resize(x.len().next_multiple_of(BLOCK), 0.0);
     for (z, x) in z.iter_mut().zip(x) {
@@ -327,7 +338,7 @@ fn load<S: Simd, T: Real>(simd: S, x: &[T], scale: f64, z: &mut Vec<f64>) -> f64
         let x = stripe::<S>(simd, z);
         known &= x.simd_eq(x);
         let below = (x - top) / scale;
-        ((below + GRAIN) - GRAIN).store_slice(z);
+        ((below + grain) - grain).store_slice(z);
     }
     if known.all_true() { top } else { f64::NAN }
 }
