@@ -308,159 +308,65 @@ def beta_quantile(a: float, b: float, p: float) -> float: ...
 # --- losses -----------------------------------------------------------------------------------------------------------
 
 _Targets: TypeAlias = _Scores | NDArray[np.int64]
+# Scores, targets, mask, axis, weights, the label to ignore, reduction, whether the gradient is wanted, workers.
+_Request: TypeAlias = tuple[_Scores, _Targets, _Mask, int, _PerRow, int | None, str, bool, int]
 _Loss: TypeAlias = tuple[NDArray[np.float64], _Scores | None, float]
 
 def cross_entropy(
-    scores: _Scores,
-    targets: _Targets,
-    mask: _Mask,
-    axis: int,
-    weights: _PerRow,
-    ignore: int | None,
-    reduction: str,
-    with_gradient: bool,
+    request: _Request,
     temperature: float,
     label_smoothing: float,
-    workers: int,
 ) -> _Loss: ...
 def margin_softmax(
-    scores: _Scores,
-    targets: NDArray[np.int64],
-    mask: _Mask,
-    axis: int,
-    weights: _PerRow,
-    ignore: int | None,
-    reduction: str,
-    with_gradient: bool,
+    request: _Request,
     kind: str,
     margin: float,
     scale: float,
-    workers: int,
 ) -> _Loss: ...
 def entmax_loss(
-    scores: _Scores,
-    targets: _Targets,
-    mask: _Mask,
-    axis: int,
-    weights: _PerRow,
-    ignore: int | None,
-    reduction: str,
-    with_gradient: bool,
+    request: _Request,
     alpha: _PerRow,
     with_alpha_slopes: bool,
-    workers: int,
 ) -> tuple[NDArray[np.float64], _Scores | None, float, NDArray[np.float64] | None]: ...
 def normmax_loss(
-    scores: _Scores,
-    targets: _Targets,
-    mask: _Mask,
-    axis: int,
-    weights: _PerRow,
-    ignore: int | None,
-    reduction: str,
-    with_gradient: bool,
+    request: _Request,
     alpha: _PerRow,
-    workers: int,
 ) -> _Loss: ...
 def topk_cross_entropy(
-    scores: _Scores,
-    targets: _Targets,
-    mask: _Mask,
-    axis: int,
-    weights: _PerRow,
-    ignore: int | None,
-    reduction: str,
-    with_gradient: bool,
+    request: _Request,
     k: int,
-    workers: int,
 ) -> _Loss: ...
 def smooth_accuracy(
-    scores: _Scores,
-    targets: _Targets,
-    mask: _Mask,
-    axis: int,
-    weights: _PerRow,
-    ignore: int | None,
-    reduction: str,
-    with_gradient: bool,
+    request: _Request,
     temperature: float,
-    workers: int,
 ) -> _Loss: ...
 def smooth_f1(
-    scores: _Scores,
-    targets: _Targets,
-    mask: _Mask,
-    axis: int,
-    weights: _PerRow,
-    ignore: int | None,
-    reduction: str,
-    with_gradient: bool,
+    request: _Request,
     temperature: float,
-    workers: int,
 ) -> _Loss: ...
 def exact_accuracy_loss(
-    scores: _Scores,
-    targets: _Targets,
-    mask: _Mask,
-    axis: int,
-    weights: _PerRow,
-    ignore: int | None,
-    reduction: str,
-    with_gradient: bool,
+    request: _Request,
     temperature: float,
     margin: float | None,
     normalize: bool,
-    workers: int,
 ) -> _Loss: ...
 def zlpr(
-    scores: _Scores,
-    targets: _Targets,
-    mask: _Mask,
-    axis: int,
-    weights: _PerRow,
-    ignore: int | None,
-    reduction: str,
-    with_gradient: bool,
+    request: _Request,
     threshold: _PerRow,
     margin: float | None,
     scale: float,
-    workers: int,
 ) -> _Loss: ...
 def subset_softmax_loss(
-    scores: _Scores,
-    targets: _Targets,
-    mask: _Mask,
-    axis: int,
-    weights: _PerRow,
-    ignore: int | None,
-    reduction: str,
-    with_gradient: bool,
-    workers: int,
+    request: _Request,
 ) -> _Loss: ...
 def group_zlpr(
-    scores: _Scores,
-    targets: _Targets,
-    mask: _Mask,
-    axis: int,
-    weights: _PerRow,
-    ignore: int | None,
-    reduction: str,
-    with_gradient: bool,
+    request: _Request,
     m: int,
     centred: bool,
-    workers: int,
 ) -> _Loss: ...
 def cosent(
-    scores: _Scores,
-    targets: _Scores,
-    mask: _Mask,
-    axis: int,
-    weights: _PerRow,
-    ignore: int | None,
-    reduction: str,
-    with_gradient: bool,
+    request: _Request,
     scale: float,
-    workers: int,
 ) -> _Loss: ...
 def soft_argmax(
     scores: _Scores, mask: _Mask, axis: int, with_gradient: bool, temperature: float, workers: int

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from inspect import signature
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -132,7 +133,7 @@ def score_batches(
     return Losses(batches, loss, target, column, columns, axis, workers, options)
 
 
-class _Stream:
+class _Stream(ABC):
     """What the iterators behind `score_batches` share: batches, and the columns of the scores."""
 
     def __init__(
@@ -188,11 +189,11 @@ class _Stream:
             return pa.Table.from_batches([self._record_batch(piece) for piece in pieces])
         raise TypeError(f"batches: {type(batch).__name__} is neither an ndarray nor a pyarrow RecordBatch or Table")
 
-    def _array(self, batch: Any, axis: int) -> Any:
-        raise NotImplementedError
+    @abstractmethod
+    def _array(self, batch: Any, axis: int) -> Any: ...
 
-    def _record_batch(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        raise NotImplementedError
+    @abstractmethod
+    def _record_batch(self, batch: pa.RecordBatch) -> pa.RecordBatch: ...
 
     def _matrix(self, batch: pa.RecordBatch, places: list[int]) -> NDArray[Any]:
         """Give the columns of the scores as a matrix."""

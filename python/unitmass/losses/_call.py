@@ -46,20 +46,18 @@ def evaluate(
     """Run a loss; return the value as the caller gets it, the gradient or None, and what else the kernel returns."""
     if reduction not in ("none", "sum", "mean"):
         raise ValueError(f"reduction: expected 'none', 'sum' or 'mean', found {reduction!r}")
-    each = 1.0 if weights is None else per_row(weights, rows, "weights")
-    mask = mask_like(rows, where, "scores")
-    values, gradient, reduced, *others = kernel(
+    request = (
         rows.values,
         targets,
-        mask,
+        mask_like(rows, where, "scores"),
         rows.axis,
-        each,
+        1.0 if weights is None else per_row(weights, rows, "weights"),
         ignore,
         reduction,
         bool(value_and_grad),
-        *parameters,
         resolve(workers),
     )
+    values, gradient, reduced, *others = kernel(request, *parameters)
     value = in_type(values.reshape(rows.batch) if reduction == "none" else np.float64(reduced), rows)
     return value, None if gradient is None else rows.finish(gradient), *others
 

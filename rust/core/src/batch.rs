@@ -224,22 +224,35 @@ impl PerRow<'_> {
     }
 
     /// The parts of `rows` in which the value does not change.
-    pub(crate) fn runs(self, rows: Range<usize>, mut visit: impl FnMut(Range<usize>, f64)) {
+    pub(crate) fn runs(self, rows: Range<usize>, mut visit: impl FnMut(f64, Range<usize>)) {
         let mut start = rows.start;
         while start < rows.end {
             let value = self.of(start);
-            let mut end = start + 1;
-            match self {
-                PerRow::All(_) => end = rows.end,
+            let end = match self {
+                PerRow::All(_) => rows.end,
                 PerRow::Each(values) => {
-                    while end < rows.end && values[end] == value {
-                        end += 1;
-                    }
+                    let others = &values[start + 1..rows.end];
+                    start + 1 + others.iter().take_while(|&&other| other == value).count()
                 }
-            }
-            visit(start..end, value);
+            };
+            visit(value, start..end);
             start = end;
         }
+    }
+
+    /// [`PerRow::runs`] of rows of x and y, n values each, that begin with row `first`; says the first row of each.
+    pub(crate) fn each<T>(
+        self,
+        first: usize,
+        n: usize,
+        x: &[T],
+        y: &mut [T],
+        mut visit: impl FnMut(f64, usize, &[T], &mut [T]),
+    ) {
+        self.runs(first..first + x.len() / n, |value, rows| {
+            let at = (rows.start - first) * n..(rows.end - first) * n;
+            visit(value, rows.start, &x[at.clone()], &mut y[at]);
+        });
     }
 }
 

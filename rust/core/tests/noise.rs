@@ -7,8 +7,10 @@ use fearless_simd::{Level, Simd, dispatch, f64x8, prelude::*};
 use fearless_simd_macros::simd;
 use unitmass_core::{
     error::Error,
+    losses::{Batch, Reduction, Targets, exact_accuracy_loss},
     maps::{
-        Noise, Scores, Shape, Storage, Table, noisy_argmax, noisy_argmax_vjp, noisy_sample, softmax,
+        Noise, PerRow, Scores, Shape, Storage, Table, noisy_argmax, noisy_argmax_vjp, noisy_sample,
+        softmax,
     },
     parallel::Run,
     simd::{mills_ratio, normal_cdf, normal_log_cdf, normal_pdf},
@@ -560,6 +562,36 @@ fn gradients_agree_with_the_plain_formula() {
                 &what,
             );
         }
+    }
+}
+
+#[test]
+fn the_probability_of_one_score_is_that_of_the_map() {
+    let x: Vec<f64> = (0..60).map(|k| (k * k % 37) as f64 / 20.0).collect();
+    let p = mapped_at(Level::new(), &Noise::Normal, 0.5, x.len(), &x);
+    for label in [0, 6, 59] {
+        let mut g = vec![0.0; x.len()];
+        g[label] = 1.0;
+        let (mut slopes, mut value) = (vec![0.0; x.len()], [0.0]);
+        let mut expected = x.clone();
+        let shape = Shape::rows(1, x.len());
+        let batch = Batch {
+            scores: Scores::new(shape, &x),
+            targets: Targets::Labels(&[label as i64]),
+            weights: PerRow::All(1.0),
+            ignore: None,
+            reduction: Reduction::None,
+        };
+        with_run(Level::new(), 1, |run| {
+            noisy_argmax_vjp(run, shape, (&x, &g), &Noise::Normal, 0.5, &mut expected)?;
+            exact_accuracy_loss(run, &batch, 0.5, None, false, &mut value, None)?;
+            assert!((value[0] + p[label]).abs() < 1e-15);
+            exact_accuracy_loss(run, &batch, 0.5, None, false, &mut value, Some(&mut slopes))
+        })
+        .unwrap();
+        assert!((value[0] + p[label]).abs() < 1e-15);
+        slopes.iter_mut().for_each(|slope| *slope = -*slope);
+        close(&slopes, &expected, 1e-15, 1.0, "slopes");
     }
 }
 

@@ -34,28 +34,41 @@ fn reduction(name: &str) -> PyResult<Reduction> {
     }
 }
 
+/// What every loss takes: scores, targets, mask, axis, weights, the label to ignore, reduction, whether the gradient is
+/// wanted, workers. Targets of int64 are labels, or lists of labels if they have as many dimensions as the scores;
+/// others are dense.
+#[derive(FromPyObject)]
+pub(crate) struct Request<'py>(
+    Bound<'py, PyUntypedArray>,
+    Bound<'py, PyUntypedArray>,
+    Option<Bound<'py, PyUntypedArray>>,
+    isize,
+    Parameter<'py>,
+    Option<i64>,
+    String,
+    bool,
+    usize,
+);
+
 /// Calls a loss: borrow, detach, done.
-///
-/// Targets of int64 are labels, or lists of labels if they have as many dimensions as the scores; others are dense.
 macro_rules! loss {
-    ($py:ident,
-     [$scores:ident, $targets:ident, $mask:ident, $axis:ident, $weights:ident, $ignore:ident,
-      $reduction:ident, $with_gradient:ident, $workers:ident],
+    ($py:ident, $request:ident,
      |$run:ident, $batch:ident, $values:ident, $gradient:ident| $call:expr) => {{
-        let shape = shape($scores, $axis)?;
-        let (weights, reduction) = ($weights.per_row()?, reduction($reduction)?);
-        let labels = borrowed::<i64>($targets).ok();
-        let mask = $mask.map(borrowed::<bool>).transpose()?;
+        let Request(scores, targets, mask, axis, weights, ignore, by, with_gradient, workers) = &$request;
+        let shape = shape(scores, *axis)?;
+        let (weights, reduction) = (weights.per_row()?, reduction(by)?);
+        let labels = borrowed::<i64>(targets).ok();
+        let mask = mask.as_ref().map(borrowed::<bool>).transpose()?;
         let mut values = vec![0.0; shape.count()];
-        by_dtype!($scores, E => {
-            let x = borrowed::<E>($scores)?;
+        by_dtype!(scores, E => {
+            let x = borrowed::<E>(scores)?;
             let dense = match &labels {
                 Some(_) => None,
-                None => Some(borrowed::<E>($targets)?),
+                None => Some(borrowed::<E>(targets)?),
             };
             let targets = match (&labels, &dense) {
                 (_, Some(dense)) => Targets::Dense(dense.as_slice()?),
-                (Some(labels), _) if labels.ndim() == $scores.ndim() => Targets::Lists {
+                (Some(labels), _) if labels.ndim() == scores.ndim() => Targets::Lists {
                     indices: labels.as_slice()?,
                     each: labels.shape().last().copied().unwrap_or(0),
                 },
@@ -70,67 +83,40 @@ macro_rules! loss {
                 },
                 targets,
                 weights,
-                ignore: $ignore,
+                ignore: *ignore,
                 reduction,
             };
-            let gradient = $with_gradient.then(|| empty_like::<E>($scores));
+            let gradient = with_gradient.then(|| empty_like::<E>(scores));
             let mut to = gradient.as_ref().map(borrowed_mut::<E>).transpose()?;
             let $gradient = to.as_mut().map(|to| to.as_slice_mut()).transpose()?;
             let $values = &mut values[..];
-            let reduced = detached($py, $workers, |$run| $call)?;
+            let reduced = detached($py, *workers, |$run| $call)?;
             drop(to);
-            Ok((values.into_pyarray($py), gradient, reduced))
+            PyResult::Ok((values.into_pyarray($py), gradient, reduced))
         })
     }};
 }
 
 #[pyfunction]
-#[expect(clippy::too_many_arguments, reason = "they are Python's")]
 pub(crate) fn cross_entropy<'py>(
     py: Python<'py>,
-    scores: Array<'_, 'py>,
-    targets: Array<'_, 'py>,
-    mask: Option<Array<'_, 'py>>,
-    axis: isize,
-    weights: Parameter<'_>,
-    ignore: Option<i64>,
-    reduction: &str,
-    with_gradient: bool,
+    request: Request<'py>,
     temperature: f64,
     label_smoothing: f64,
-    workers: usize,
 ) -> PyResult<Loss<'py>> {
-    loss! {
-        py,
-        [scores, targets, mask, axis, weights, ignore, reduction, with_gradient, workers],
-        |run, batch, values, gradient| losses::cross_entropy(
-            run,
-            &batch,
-            temperature,
-            label_smoothing,
-            values,
-            gradient
-        )
-    }
+    loss!(py, request, |run, batch, values, gradient| {
+        losses::cross_entropy(run, &batch, temperature, label_smoothing, values, gradient)
+    })
 }
 
 /// The kind is none, additive, angular or sphere.
 #[pyfunction]
-#[expect(clippy::too_many_arguments, reason = "they are Python's")]
 pub(crate) fn margin_softmax<'py>(
     py: Python<'py>,
-    scores: Array<'_, 'py>,
-    targets: Array<'_, 'py>,
-    mask: Option<Array<'_, 'py>>,
-    axis: isize,
-    weights: Parameter<'_>,
-    ignore: Option<i64>,
-    reduction: &str,
-    with_gradient: bool,
+    request: Request<'py>,
     kind: &str,
     margin: f64,
     scale: f64,
-    workers: usize,
 ) -> PyResult<Loss<'py>> {
     let margin = match kind {
         "none" => Margin::None,
@@ -148,169 +134,94 @@ pub(crate) fn margin_softmax<'py>(
             )));
         }
     };
-    loss! {
-        py,
-        [scores, targets, mask, axis, weights, ignore, reduction, with_gradient, workers],
-        |run, batch, values, gradient| losses::margin_softmax(
-            run, &batch, margin, scale, values, gradient
-        )
-    }
+    loss!(py, request, |run, batch, values, gradient| {
+        losses::margin_softmax(run, &batch, margin, scale, values, gradient)
+    })
 }
 
 /// As a loss, and the derivative of each row in its α if that was asked for.
 #[pyfunction]
-#[expect(clippy::too_many_arguments, reason = "they are Python's")]
 pub(crate) fn entmax_loss<'py>(
     py: Python<'py>,
-    scores: Array<'_, 'py>,
-    targets: Array<'_, 'py>,
-    mask: Option<Array<'_, 'py>>,
-    axis: isize,
-    weights: Parameter<'_>,
-    ignore: Option<i64>,
-    reduction: &str,
-    with_gradient: bool,
+    request: Request<'py>,
     alpha: Parameter<'_>,
     with_alpha_slopes: bool,
-    workers: usize,
 ) -> PyResult<(Values<'py>, Gradient<'py>, f64, Option<Values<'py>>)> {
     let alpha = alpha.per_row()?;
-    let rows = shape(scores, axis)?.count();
+    let rows = shape(&request.0, request.3)?.count();
     let mut slopes = with_alpha_slopes.then(|| vec![0.0; rows]);
     let to = slopes.as_deref_mut();
-    let called: PyResult<Loss<'py>> = (|| {
-        loss! {
-            py,
-            [scores, targets, mask, axis, weights, ignore, reduction, with_gradient, workers],
-            |run, batch, values, gradient| losses::entmax_loss(
-                run, &batch, alpha, values, gradient, to
-            )
-        }
-    })();
-    let (values, gradient, reduced) = called?;
+    let (values, gradient, reduced) = loss!(py, request, |run, batch, values, gradient| {
+        losses::entmax_loss(run, &batch, alpha, values, gradient, to)
+    })?;
     let slopes = slopes.map(|slopes| slopes.into_pyarray(py));
     Ok((values, gradient, reduced, slopes))
 }
 
 #[pyfunction]
-#[expect(clippy::too_many_arguments, reason = "they are Python's")]
 pub(crate) fn normmax_loss<'py>(
     py: Python<'py>,
-    scores: Array<'_, 'py>,
-    targets: Array<'_, 'py>,
-    mask: Option<Array<'_, 'py>>,
-    axis: isize,
-    weights: Parameter<'_>,
-    ignore: Option<i64>,
-    reduction: &str,
-    with_gradient: bool,
+    request: Request<'py>,
     alpha: Parameter<'_>,
-    workers: usize,
 ) -> PyResult<Loss<'py>> {
     let alpha = alpha.per_row()?;
-    loss! {
-        py,
-        [scores, targets, mask, axis, weights, ignore, reduction, with_gradient, workers],
-        |run, batch, values, gradient| losses::normmax_loss(run, &batch, alpha, values, gradient)
-    }
+    loss!(py, request, |run, batch, values, gradient| {
+        losses::normmax_loss(run, &batch, alpha, values, gradient)
+    })
 }
 
 #[pyfunction]
-#[expect(clippy::too_many_arguments, reason = "they are Python's")]
 pub(crate) fn topk_cross_entropy<'py>(
     py: Python<'py>,
-    scores: Array<'_, 'py>,
-    targets: Array<'_, 'py>,
-    mask: Option<Array<'_, 'py>>,
-    axis: isize,
-    weights: Parameter<'_>,
-    ignore: Option<i64>,
-    reduction: &str,
-    with_gradient: bool,
+    request: Request<'py>,
     k: usize,
-    workers: usize,
 ) -> PyResult<Loss<'py>> {
-    loss! {
-        py,
-        [scores, targets, mask, axis, weights, ignore, reduction, with_gradient, workers],
-        |run, batch, values, gradient| losses::topk_cross_entropy(run, &batch, k, values, gradient)
-    }
+    loss!(py, request, |run, batch, values, gradient| {
+        losses::topk_cross_entropy(run, &batch, k, values, gradient)
+    })
 }
 
 #[pyfunction]
-#[expect(clippy::too_many_arguments, reason = "they are Python's")]
 pub(crate) fn smooth_accuracy<'py>(
     py: Python<'py>,
-    scores: Array<'_, 'py>,
-    targets: Array<'_, 'py>,
-    mask: Option<Array<'_, 'py>>,
-    axis: isize,
-    weights: Parameter<'_>,
-    ignore: Option<i64>,
-    reduction: &str,
-    with_gradient: bool,
+    request: Request<'py>,
     temperature: f64,
-    workers: usize,
 ) -> PyResult<Loss<'py>> {
-    loss! {
-        py,
-        [scores, targets, mask, axis, weights, ignore, reduction, with_gradient, workers],
-        |run, batch, values, gradient| losses::smooth_accuracy(run, &batch, temperature, values, gradient)
-    }
+    loss!(py, request, |run, batch, values, gradient| {
+        losses::smooth_accuracy(run, &batch, temperature, values, gradient)
+    })
 }
 
 #[pyfunction]
-#[expect(clippy::too_many_arguments, reason = "they are Python's")]
 pub(crate) fn smooth_f1<'py>(
     py: Python<'py>,
-    scores: Array<'_, 'py>,
-    targets: Array<'_, 'py>,
-    mask: Option<Array<'_, 'py>>,
-    axis: isize,
-    weights: Parameter<'_>,
-    ignore: Option<i64>,
-    reduction: &str,
-    with_gradient: bool,
+    request: Request<'py>,
     temperature: f64,
-    workers: usize,
 ) -> PyResult<Loss<'py>> {
-    loss! {
-        py,
-        [scores, targets, mask, axis, weights, ignore, reduction, with_gradient, workers],
-        |run, batch, values, gradient| losses::smooth_f1(run, &batch, temperature, values, gradient)
-    }
+    loss!(py, request, |run, batch, values, gradient| {
+        losses::smooth_f1(run, &batch, temperature, values, gradient)
+    })
 }
 
 #[pyfunction]
-#[expect(clippy::too_many_arguments, reason = "they are Python's")]
 pub(crate) fn exact_accuracy_loss<'py>(
     py: Python<'py>,
-    scores: Array<'_, 'py>,
-    targets: Array<'_, 'py>,
-    mask: Option<Array<'_, 'py>>,
-    axis: isize,
-    weights: Parameter<'_>,
-    ignore: Option<i64>,
-    reduction: &str,
-    with_gradient: bool,
+    request: Request<'py>,
     temperature: f64,
     margin: Option<f64>,
     normalize: bool,
-    workers: usize,
 ) -> PyResult<Loss<'py>> {
-    loss! {
-        py,
-        [scores, targets, mask, axis, weights, ignore, reduction, with_gradient, workers],
-        |run, batch, values, gradient| losses::exact_accuracy_loss(
+    loss!(py, request, |run, batch, values, gradient| {
+        losses::exact_accuracy_loss(
             run,
             &batch,
             temperature,
             margin,
             normalize,
             values,
-            gradient
+            gradient,
         )
-    }
+    })
 }
 
 /// The mean positions, and the gradient.
@@ -393,97 +304,49 @@ pub(crate) fn soft_top_k_vjp(
 }
 
 #[pyfunction]
-#[expect(clippy::too_many_arguments, reason = "they are Python's")]
 pub(crate) fn zlpr<'py>(
     py: Python<'py>,
-    scores: Array<'_, 'py>,
-    targets: Array<'_, 'py>,
-    mask: Option<Array<'_, 'py>>,
-    axis: isize,
-    weights: Parameter<'_>,
-    ignore: Option<i64>,
-    reduction: &str,
-    with_gradient: bool,
+    request: Request<'py>,
     threshold: Parameter<'_>,
     margin: Option<f64>,
     scale: f64,
-    workers: usize,
 ) -> PyResult<Loss<'py>> {
     let threshold = threshold.per_row()?;
     let margin = margin.map(|margin| (margin, scale));
-    loss! {
-        py,
-        [scores, targets, mask, axis, weights, ignore, reduction, with_gradient, workers],
-        |run, batch, values, gradient| losses::zlpr(
-            run, &batch, threshold, margin, values, gradient
-        )
-    }
+    loss!(py, request, |run, batch, values, gradient| losses::zlpr(
+        run, &batch, threshold, margin, values, gradient
+    ))
 }
 
 #[pyfunction]
-#[expect(clippy::too_many_arguments, reason = "they are Python's")]
 pub(crate) fn subset_softmax_loss<'py>(
     py: Python<'py>,
-    scores: Array<'_, 'py>,
-    targets: Array<'_, 'py>,
-    mask: Option<Array<'_, 'py>>,
-    axis: isize,
-    weights: Parameter<'_>,
-    ignore: Option<i64>,
-    reduction: &str,
-    with_gradient: bool,
-    workers: usize,
+    request: Request<'py>,
 ) -> PyResult<Loss<'py>> {
-    loss! {
-        py,
-        [scores, targets, mask, axis, weights, ignore, reduction, with_gradient, workers],
-        |run, batch, values, gradient| losses::subset_softmax_loss(run, &batch, values, gradient)
-    }
+    loss!(py, request, |run, batch, values, gradient| {
+        losses::subset_softmax_loss(run, &batch, values, gradient)
+    })
 }
 
 #[pyfunction]
-#[expect(clippy::too_many_arguments, reason = "they are Python's")]
 pub(crate) fn group_zlpr<'py>(
     py: Python<'py>,
-    scores: Array<'_, 'py>,
-    targets: Array<'_, 'py>,
-    mask: Option<Array<'_, 'py>>,
-    axis: isize,
-    weights: Parameter<'_>,
-    ignore: Option<i64>,
-    reduction: &str,
-    with_gradient: bool,
+    request: Request<'py>,
     m: usize,
     centred: bool,
-    workers: usize,
 ) -> PyResult<Loss<'py>> {
-    loss! {
-        py,
-        [scores, targets, mask, axis, weights, ignore, reduction, with_gradient, workers],
-        |run, batch, values, gradient| losses::group_zlpr(
-            run, &batch, m, centred, values, gradient
-        )
-    }
+    loss!(py, request, |run, batch, values, gradient| {
+        losses::group_zlpr(run, &batch, m, centred, values, gradient)
+    })
 }
 
 #[pyfunction]
-#[expect(clippy::too_many_arguments, reason = "they are Python's")]
 pub(crate) fn cosent<'py>(
     py: Python<'py>,
-    scores: Array<'_, 'py>,
-    targets: Array<'_, 'py>,
-    mask: Option<Array<'_, 'py>>,
-    axis: isize,
-    weights: Parameter<'_>,
-    ignore: Option<i64>,
-    reduction: &str,
-    with_gradient: bool,
+    request: Request<'py>,
     scale: f64,
-    workers: usize,
 ) -> PyResult<Loss<'py>> {
-    loss! {
-        py,
-        [scores, targets, mask, axis, weights, ignore, reduction, with_gradient, workers],
-        |run, batch, values, gradient| losses::cosent(run, &batch, scale, values, gradient)
-    }
+    loss!(py, request, |run, batch, values, gradient| losses::cosent(
+        run, &batch, scale, values, gradient
+    ))
 }

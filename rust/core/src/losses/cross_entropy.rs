@@ -28,12 +28,10 @@ use crate::{
     batch::Storage,
     error::Error,
     kernels::Compiled,
-    maps::{inverse_temperature, tile},
+    maps::{Mass, inverse_temperature, multiply, tile},
     parallel::Run,
     scalar::Real,
-    simd::{
-        Sum, exp_lifted, ln_1p, load_padded, max, store_part, whole_stripes, whole_stripes_mut,
-    },
+    simd::{Sum, exp_lifted, ln_1p, load_padded, store_part, whole_stripes, whole_stripes_mut},
 };
 
 /// The cross entropy of `softmax(x / temperature)` and the targets, for every row. Returns the reduction.
@@ -480,7 +478,7 @@ impl<T: Real> CrossEntropy<T> {
         to: &mut [T],
     ) -> f64 {
         let Target { label, y } = target;
-        let mass = Mass::of::<S, GRADIENT>(simd, x, self.inverse, to);
+        let mass = Mass::of::<S, true, GRADIENT>(simd, x, self.inverse, to);
         if !mass.max.is_finite() {
             return self.at_infinity::<KIND>(mass.max, x, target, to);
         }
@@ -664,115 +662,4 @@ impl<T: Real> Smooth<T> {
 /// A product in which 0 wins.
 fn product(factor: f64, value: f64) -> f64 {
     if factor == 0.0 { 0.0 } else { factor * value }
-}
-
-/// What normalises a row: its maximum, how many scores are there, and 2^LIFT times the sum of the other exponentials.
-#[derive(Clone, Copy)]
-pub(super) struct Mass<T> {
-    pub(super) max: T,
-    count: T,
-    rest: T,
-}
-
-impl<T: Real> Mass<T> {
-    /// Stores the lifted exponentials, if they are wanted and the maximum is finite.
-    #[inline(always)]
-    pub(super) fn of<S: Simd, const STORED: bool>(
-        simd: S,
-        x: &[T],
-        inverse: T,
-        to: &mut [T],
-    ) -> Self {
-        let zero = T::Stripe::<S>::splat(simd, T::ZERO);
-        let one = T::Stripe::<S>::splat(simd, T::ONE);
-        let max = max::<T, S>(simd, x);
-        if !max.is_finite() {
-            return Self {
-                max,
-                count: T::NAN,
-                rest: T::NAN,
-            };
-        }
-        let (stripes, x_rest) = whole_stripes(x);
-        let mut sum = Sum::<T, S>::new(simd);
-        let mut count = zero;
-        for (k, group) in stripes.chunks(Sum::<T, S>::GROUP * T::LANES).enumerate() {
-            let mut partial = zero;
-            let start = k * Sum::<T, S>::GROUP * T::LANES;
-            for (j, x) in group.chunks_exact(T::LANES).enumerate() {
-                let z = (T::Stripe::<S>::from_slice(simd, x) - max) * inverse;
-                let e = exp_lifted::<T, S>(z);
-                let top = z.simd_eq(T::ZERO);
-                partial += top.select(zero, e);
-                count += top.select(one, zero);
-                if STORED {
-                    e.store_slice(&mut to[start + j * T::LANES..][..T::LANES]);
-                }
-            }
-            sum.add(partial);
-        }
-        if !x_rest.is_empty() {
-            let z = (load_padded::<T, S>(simd, x_rest, T::NEG_INFINITY) - max) * inverse;
-            let e = exp_lifted::<T, S>(z);
-            let top = z.simd_eq(T::ZERO);
-            sum.add(top.select(zero, e));
-            count += top.select(one, zero);
-            if STORED {
-                store_part::<T, S>(e, &mut to[stripes.len()..]);
-            }
-        }
-        Self {
-            max,
-            count: T::fold_sum(count),
-            rest: sum.total(),
-        }
-    }
-
-    /// 2^LIFT times the sum of all exponentials.
-    #[inline(always)]
-    pub(super) fn lifted(self) -> T {
-        self.count * T::LIFT_FACTOR + self.rest
-    }
-
-    /// The sum of the exponentials of all scores but one of the largest.
-    #[inline(always)]
-    fn others(self) -> T {
-        (self.count - T::ONE) + self.rest / T::LIFT_FACTOR
-    }
-
-    /// The logarithm of the sum.
-    #[inline(always)]
-    pub(super) fn log(self) -> f64 {
-        libm::log1p(self.others().to_f64())
-    }
-
-    /// p of a score, z being its distance from the largest over T.
-    #[inline(always)]
-    pub(super) fn share<S: Simd>(self, simd: S, z: T) -> T {
-        exp_lifted::<T, S>(T::Stripe::<S>::splat(simd, z))[0] * (T::ONE / self.lifted())
-    }
-
-    /// `1 - p` of a score, z being its distance from the largest over T.
-    #[inline(always)]
-    pub(super) fn beside<S: Simd>(self, simd: S, z: T) -> T {
-        if z == T::ZERO {
-            let others = self.others();
-            others / (T::ONE + others)
-        } else {
-            let own = exp_lifted::<T, S>(T::Stripe::<S>::splat(simd, z))[0];
-            (self.lifted() - own) / self.lifted()
-        }
-    }
-}
-
-/// Multiplies a row.
-#[inline(always)]
-pub(super) fn multiply<S: Simd, T: Real>(simd: S, row: &mut [T], factor: T) {
-    let (stripes, rest) = whole_stripes_mut(row);
-    for stripe in stripes.chunks_exact_mut(T::LANES) {
-        (T::Stripe::<S>::from_slice(simd, stripe) * factor).store_slice(stripe);
-    }
-    for value in rest {
-        *value *= factor;
-    }
 }

@@ -20,7 +20,10 @@ use crate::{
     batch::Storage,
     error::Error,
     kernels::Compiled,
-    maps::noise::{Noise, Room, target_probability},
+    maps::{
+        inverse_temperature,
+        noise::{Noise, Room, target_probability},
+    },
     parallel::Run,
     scalar::Real,
 };
@@ -40,13 +43,7 @@ pub fn exact_accuracy_loss<E: Storage>(
     gradient: Option<&mut [E]>,
 ) -> Result<f64, Error> {
     refuse_all_but_labels(batch)?;
-    if !(temperature > 0.0 && temperature < f64::INFINITY) {
-        return Err(Error::Domain {
-            argument: "temperature",
-            domain: "finite and positive",
-            value: temperature,
-        });
-    }
+    inverse_temperature::<f64>(temperature)?;
     if let Some(margin) = margin.filter(|margin| !(0.0..f64::INFINITY).contains(margin)) {
         return Err(Error::Domain {
             argument: "margin",

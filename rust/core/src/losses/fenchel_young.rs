@@ -201,7 +201,7 @@ impl<T: Compiled> Loss<T> for FenchelYoung<'_> {
         let (mut kernel, mut wide) = (Vec::new(), Vec::new());
         let each = if n > NARROW { 1 } else { TOGETHER };
         let all = first..first + values.len();
-        self.parameter.runs(all, |run, parameter| {
+        self.parameter.runs(all, |parameter, run| {
             let omega = Omega {
                 family: self.family,
                 parameter,

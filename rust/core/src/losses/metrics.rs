@@ -15,14 +15,14 @@ use fearless_simd::{Level, Simd, dispatch, prelude::*};
 use fearless_simd_macros::simd;
 
 use super::{
-    cross_entropy::{Mass, multiply, refuse_lists},
+    cross_entropy::refuse_lists,
     rows::{Batch, Dense, Loss, Reduction, RowTargets, Rows, Targets, each_row},
 };
 use crate::{
     batch::{PerRow, RowMap, Scores, Shape, Storage, map_rows},
     error::Error,
     kernels::Compiled,
-    maps::inverse_temperature,
+    maps::{Mass, Shares, inverse_temperature, multiply},
     parallel::Run,
     scalar::Real,
     simd::{Sum, exp, load_padded, store_part},
@@ -239,52 +239,13 @@ impl<T: Real> Kernels<T> {
 /// Writes softmax(x/T), and returns what it was made of. A row that has none becomes NaN.
 #[inline(always)]
 fn softmax<S: Simd, T: Real>(simd: S, x: &[T], inverse: T, p: &mut [T]) -> Mass<T> {
-    let mass = Mass::of::<S, true>(simd, x, inverse, p);
+    let mass = Mass::of::<S, true, true>(simd, x, inverse, p);
     if mass.max.is_finite() {
         multiply(simd, p, T::ONE / mass.lifted());
     } else {
-        shares(x, T::ONE).write(x, p);
+        Shares::of_row(x, T::ONE).write(x, p);
     }
     mass
-}
-
-/// What scores get of a mass where the largest is not finite.
-struct Shares<T> {
-    /// What +∞ gets.
-    top: T,
-    rest: T,
-}
-
-/// Scores of +∞ share a mass; if there are none, or a NaN, all is NaN.
-#[cold]
-fn shares<T: Real>(x: &[T], total: T) -> Shares<T> {
-    let count = x.iter().filter(|&&x| x == T::INFINITY).count();
-    if count == 0 || x.iter().any(|x| x.is_nan()) {
-        return Shares {
-            top: T::NAN,
-            rest: T::NAN,
-        };
-    }
-    Shares {
-        top: total / T::from_f64(count as f64),
-        rest: T::ZERO,
-    }
-}
-
-impl<T: Real> Shares<T> {
-    fn of(&self, x: T) -> T {
-        if x == T::INFINITY {
-            self.top
-        } else {
-            self.rest
-        }
-    }
-
-    fn write(&self, x: &[T], p: &mut [T]) {
-        for (x, p) in x.iter().zip(p) {
-            *p = self.of(*x);
-        }
-    }
 }
 
 /// Where the mass of a row goes: to its gradient, or to scratch.
@@ -319,11 +280,11 @@ impl<T: Real> Accuracy<T> {
         for (row, (x, value)) in x.chunks_exact(n).zip(values).enumerate() {
             *value = match targets {
                 RowTargets::Labels(labels) if !with_gradient => {
-                    let mass = Mass::of::<S, false>(simd, x, self.inverse, &mut []);
+                    let mass = Mass::of::<S, true, false>(simd, x, self.inverse, &mut []);
                     if mass.max.is_finite() {
                         mass.share(simd, (x[labels[row]] - mass.max) * self.inverse)
                     } else {
-                        shares(x, T::ONE).of(x[labels[row]])
+                        Shares::of_row(x, T::ONE).at(x[labels[row]])
                     }
                 }
                 RowTargets::Labels(labels) => {
@@ -504,7 +465,7 @@ impl TopK {
         let (left, p) = kernel.split_at_mut(n);
         for (x, y) in x.chunks_exact(n).zip(y.chunks_exact_mut(n)) {
             if !raise(x, z) {
-                shares(x, T::from_f64(self.k as f64)).write(x, y);
+                Shares::of_row(x, T::from_f64(self.k as f64)).write(x, y);
                 continue;
             }
             y.fill(T::ZERO);
@@ -535,7 +496,7 @@ impl TopK {
         for ((x, g), to) in rows.zip(gradient.chunks_exact_mut(n)) {
             if !raise(x, z) {
                 // Shares of the mass do not depend on the scores.
-                shares(x, T::ZERO).write(x, to);
+                Shares::of_row(x, T::ZERO).write(x, to);
                 continue;
             }
             q.fill(T::ZERO);

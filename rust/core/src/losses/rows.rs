@@ -21,9 +21,10 @@ use crate::{
     batch::{PerRow, Scores, Source, Storage, store_rows, tasks},
     error::Error,
     kernels::Compiled,
+    maps::multiply,
     parallel::{Parts, Run},
     scalar::Real,
-    simd::{Sum, load_padded, whole_stripes, whole_stripes_mut},
+    simd::{Sum, load_padded, whole_stripes},
 };
 
 /// What the rows of scores are compared with.
@@ -369,7 +370,8 @@ fn stage_targets<'s, E: Storage>(
     }
 }
 
-/// The sum of the values, in their order; what rounding loses is kept (Neumaier).
+/// The sum of the values, in their order; what rounding loses is kept (Neumaier), and a loss of +∞ stays one: the
+/// compensation of [`crate::simd::add_up`] would make it NaN.
 fn add_up(values: impl Iterator<Item = f64>) -> f64 {
     let (mut sum, mut low) = (0.0_f64, 0.0);
     for value in values {
@@ -395,7 +397,7 @@ pub(crate) struct Kernels<T> {
 impl<T: Real> Kernels<T> {
     pub(super) const AT_ANY_LEVEL: Self = Self {
         refuse: |level, dense, row| dispatch!(level, simd => refuse(simd, dense, row)),
-        multiply: |level, factor, row| dispatch!(level, simd => multiply(simd, factor, row)),
+        multiply: |level, factor, row| dispatch!(level, simd => multiply(simd, row, factor)),
     };
 }
 
@@ -437,15 +439,4 @@ fn refuse<S: Simd, T: Real>(simd: S, dense: Dense, row: &[T]) -> Option<f64> {
     }
     let sum = sum.total().to_f64();
     (dense == Dense::Distribution && (sum - 1.0).abs() > SLACK).then_some(sum)
-}
-
-#[simd]
-fn multiply<S: Simd, T: Real>(simd: S, factor: T, row: &mut [T]) {
-    let (stripes, rest) = whole_stripes_mut(row);
-    for stripe in stripes.chunks_exact_mut(T::LANES) {
-        (T::Stripe::<S>::from_slice(simd, stripe) * factor).store_slice(stripe);
-    }
-    for value in rest {
-        *value *= factor;
-    }
 }

@@ -20,7 +20,7 @@ use fearless_simd::{Level, Simd, dispatch, prelude::*};
 use fearless_simd_macros::simd;
 
 use super::{
-    softmax::{share_infinities, share_infinities_of_long_row},
+    infinite::{share_infinities, share_infinities_of_long_row},
     threshold::{MOST_STEPS, filter, filter_long_row, max_of_long_row},
 };
 use crate::{
@@ -180,22 +180,21 @@ impl<T: Real> Root<T> {
         Ok(anchor)
     }
 
-    /// The anchor of a row; the row's maximum where it has none.
-    fn locate(self, level: Level, x: &[T], kernel: &mut Vec<T>) -> Result<Anchor<T>, T> {
+    /// The anchor of a row; nothing where the maximum is not finite, or a NaN is within its reach.
+    fn locate(self, level: Level, x: &[T], kernel: &mut Vec<T>) -> Option<Anchor<T>> {
         kernel.resize(x.len() + T::LANES, T::ZERO);
         let (max, count) = dispatch!(level, simd => self.candidates(simd, x, kernel));
         let candidates = &kernel[..count];
         if !max.is_finite() || candidates.iter().any(|x| x.is_nan()) {
-            return Err(max);
+            return None;
         }
         let open = candidates.iter().copied().filter(|&x| x < max).collect();
-        Ok(self
-            .anchor(level, max, open, &mut Here(self, level, candidates))
-            .expect("nothing interrupts it"))
+        let anchor = self.anchor(level, max, open, &mut Here(self, level, candidates));
+        Some(anchor.expect("nothing interrupts it"))
     }
 
     /// [`Root::locate`], shared out.
-    fn locate_long_row(self, run: &mut Run<'_>, x: &[T]) -> Result<Result<Anchor<T>, T>, Error> {
+    fn locate_long_row(self, run: &mut Run<'_>, x: &[T]) -> Result<Option<Anchor<T>>, Error> {
         let level = run.level;
         let max = max_of_long_row(run, x)?;
         let kept = filter_long_row(run, x, self.bound(max))?;
@@ -204,11 +203,11 @@ impl<T: Real> Root<T> {
             candidates[at].iter().any(|x| x.is_nan())
         })?;
         if !max.is_finite() || nan.contains(&true) {
-            return Ok(Err(max));
+            return Ok(None);
         }
         let open = retained(run, candidates, |x| x < max)?;
         self.anchor(level, max, open, &mut SharedOut(self, run, candidates))
-            .map(Ok)
+            .map(Some)
     }
 
     /// τ in the convention of [`super::entmax()`].
@@ -304,10 +303,8 @@ pub(super) fn anchored_row<T: Real>(
     kernel: &mut Vec<T>,
 ) {
     match root.locate(level, x, kernel) {
-        Ok(anchor) => dispatch!(level, simd => root.write(simd, anchor, x, y)),
-        Err(max) => {
-            dispatch!(level, simd => share_infinities::<_, T, false>(simd, x, y, max, T::ONE));
-        }
+        Some(anchor) => dispatch!(level, simd => root.write(simd, anchor, x, y)),
+        None => share_infinities(x, y, T::ONE),
     }
 }
 
@@ -317,9 +314,9 @@ pub(super) fn threshold_and_support<T: Real>(
     root: Root<T>,
     x: &[T],
     kernel: &mut Vec<T>,
-) -> Result<(T, usize), T> {
+) -> Option<(T, usize)> {
     let anchor = root.locate(level, x, kernel)?;
-    Ok((root.threshold(anchor), anchor.support(x)))
+    Some((root.threshold(anchor), anchor.support(x)))
 }
 
 /// [`threshold_and_support`] of a long row.
@@ -327,13 +324,12 @@ pub(super) fn threshold_and_support_of_long_row<T: Real>(
     run: &mut Run<'_>,
     root: Root<T>,
     x: &[T],
-) -> Result<Result<(T, usize), T>, Error> {
-    let anchor = match root.locate_long_row(run, x)? {
-        Ok(anchor) => anchor,
-        Err(max) => return Ok(Err(max)),
+) -> Result<Option<(T, usize)>, Error> {
+    let Some(anchor) = root.locate_long_row(run, x)? else {
+        return Ok(None);
     };
     let support = of_chunks(run, x.len(), |at| anchor.support(&x[at]))?;
-    Ok(Ok((root.threshold(anchor), support.into_iter().sum())))
+    Ok(Some((root.threshold(anchor), support.into_iter().sum())))
 }
 
 /// Maps one long row.
@@ -344,9 +340,8 @@ pub(super) fn anchored_long_row<T: Real>(
     y: &mut [T],
 ) -> Result<(), Error> {
     let level = run.level;
-    let anchor = match root.locate_long_row(run, x)? {
-        Ok(anchor) => anchor,
-        Err(max) => return share_infinities_of_long_row::<T, false>(run, x, y, max, T::ONE),
+    let Some(anchor) = root.locate_long_row(run, x)? else {
+        return share_infinities_of_long_row(run, x, y, T::ONE);
     };
     write_chunks(run, y, |at, y| {
         dispatch!(level, simd => root.write(simd, anchor, &x[at], y));

@@ -3,14 +3,13 @@
 //! Each row's α chooses its kernel: 1 is softmax; 3/2 and 2 are powers by multiplication; the rest of (1, 2) goes
 //! through exp₂ and log₂ ([`super::threshold`]); beyond 2, [`super::anchored`].
 
-use std::ops::Range;
-
 use fearless_simd::{Level, dispatch};
 
 use super::{
     anchored::{self, Root},
+    infinite::{infinities, infinities_of_long_row},
     power::{General, Linear, NEAR_ONE, Plain, Solved, Square},
-    softmax::{infinities, infinities_of_long_row, softmax_long_row, softmax_rows},
+    softmax::{softmax_long_row, softmax_rows},
     tempered::Tempered,
     threshold::{
         bisect_long_row, bisect_row, locate, room, threshold_and_support,
@@ -148,10 +147,10 @@ pub(super) fn threshold_of_row<T: Real>(
         power: P,
         x: &[T],
         kernel: &mut Vec<T>,
-    ) -> Result<(T, usize), T> {
+    ) -> Option<(T, usize)> {
         kernel.resize(room::<T>(x.len()), T::ZERO);
         let found = dispatch!(level, simd => locate(simd, power, x, kernel))?;
-        Ok(dispatch!(level, simd => threshold_and_support(simd, power, found.position, x)))
+        Some(dispatch!(level, simd => threshold_and_support(simd, power, found.position, x)))
     }
     let found = match Kernel::of(alpha) {
         Kernel::Sparsemax => by_power(level, Linear { total: T::ONE }, x, kernel),
@@ -162,7 +161,7 @@ pub(super) fn threshold_of_row<T: Real>(
         Kernel::General => by_power(level, General::<T, false>::new(alpha), x, kernel),
         Kernel::Root => anchored::threshold_and_support(level, Root::new(alpha), x, kernel),
     };
-    found.unwrap_or_else(|max| threshold_at_infinity(max, infinities(x)))
+    found.unwrap_or_else(|| threshold_at_infinity(infinities(x)))
 }
 
 pub(super) fn threshold_of_long_row<T: Real>(
@@ -182,15 +181,15 @@ pub(super) fn threshold_of_long_row<T: Real>(
         Kernel::Root => anchored::threshold_and_support_of_long_row(run, Root::new(alpha), x)?,
     };
     match found {
-        Ok(found) => Ok(found),
-        Err(max) => Ok(threshold_at_infinity(max, infinities_of_long_row(run, x)?)),
+        Some(found) => Ok(found),
+        None => Ok(threshold_at_infinity(infinities_of_long_row(run, x)?)),
     }
 }
 
 /// τ and the support of a row without a finite maximum, or with a NaN.
-fn threshold_at_infinity<T: Real>(max: T, infinities: Option<usize>) -> (T, usize) {
+fn threshold_at_infinity<T: Real>(infinities: Option<usize>) -> (T, usize) {
     match infinities {
-        Some(count) if max == T::INFINITY => (T::INFINITY, count),
+        Some(count) if count > 0 => (T::INFINITY, count),
         _ => (T::NAN, 0),
     }
 }
@@ -258,9 +257,9 @@ impl<T: Compiled> RowMap<T> for Project<'_> {
         y: &mut [T],
         kernel: &mut Vec<T>,
     ) {
-        self.total.runs(rows_from(first, x, n), |rows, total| {
-            let (x, y) = slices(first, n, rows, x, y);
-            (T::kernels().maps.project.rows)(level, total, n, x, y, kernel);
+        let rows = T::kernels().maps.project.rows;
+        self.total.each(first, n, x, y, |total, _, x, y| {
+            rows(level, total, n, x, y, kernel)
         });
     }
 
@@ -337,9 +336,9 @@ impl<T: Compiled> RowMap<T> for Entmax<'_> {
         y: &mut [T],
         kernel: &mut Vec<T>,
     ) {
-        self.alpha.runs(rows_from(first, x, n), |rows, alpha| {
-            let (x, y) = slices(first, n, rows, x, y);
-            (T::kernels().maps.entmax.rows)(level, (alpha, self.method), n, x, y, kernel);
+        let rows = T::kernels().maps.entmax.rows;
+        self.alpha.each(first, n, x, y, |alpha, _, x, y| {
+            rows(level, (alpha, self.method), n, x, y, kernel);
         });
     }
 
@@ -403,20 +402,4 @@ pub(super) fn entmax_long_row<T: Real>(
         (Kernel::General, _) => threshold_long_row(run, General::<T, false>::new(alpha), x, y),
         (Kernel::Root, _) => anchored::anchored_long_row(run, Root::new(alpha), x, y),
     }
-}
-
-fn rows_from<T>(first: usize, x: &[T], n: usize) -> Range<usize> {
-    first..first + x.len() / n
-}
-
-/// The values of some rows, of slices that begin with row `first`.
-fn slices<'x, 'y, T>(
-    first: usize,
-    n: usize,
-    rows: Range<usize>,
-    x: &'x [T],
-    y: &'y mut [T],
-) -> (&'x [T], &'y mut [T]) {
-    let range = (rows.start - first) * n..(rows.end - first) * n;
-    (&x[range.clone()], &mut y[range])
 }

@@ -19,8 +19,9 @@ use fearless_simd::{Level, Simd, dispatch, prelude::*};
 use fearless_simd_macros::simd;
 
 use super::{
+    infinite::{share_infinities, share_infinities_of_long_row},
     kernels::Map,
-    softmax::{inverse_temperature, multiply, share_infinities, share_infinities_of_long_row},
+    softmax::{inverse_temperature, multiply},
     threshold::max_of_long_row,
     tile::{self, InLanes},
 };
@@ -141,29 +142,29 @@ impl<T: Real> InLanes<T> for ByInverse<T> {
 
     #[inline(always)]
     fn row<S: Simd>(self, simd: S, x: &[T], y: &mut [T]) {
-        if let Err(max) = evidential_row(simd, self.inverse, x, y) {
-            share_infinities::<S, T, false>(simd, x, y, max, T::ONE);
+        if evidential_row(simd, self.inverse, x, y).is_none() {
+            share_infinities(x, y, T::ONE);
         }
     }
 }
 
-/// Maps a row; `Err` with its maximum if that is not finite, or with a NaN that is among the scores.
+/// Maps a row; nothing if its maximum is not finite, or a NaN is among the scores.
 #[inline(always)]
-fn evidential_row<S: Simd, T: Real>(simd: S, inverse: T, x: &[T], y: &mut [T]) -> Result<(), T> {
+fn evidential_row<S: Simd, T: Real>(simd: S, inverse: T, x: &[T], y: &mut [T]) -> Option<()> {
     let max = max::<T, S>(simd, x);
     if !max.is_finite() {
-        return Err(max);
+        return None;
     }
     let mut mean = Mean::of(simd, x, max, T::ONE);
     if !mean.sum.is_finite() {
         mean = Mean::of(simd, x, max, small_unit(x.len()));
     }
     if mean.sum.is_nan() {
-        return Err(mean.sum);
+        return None;
     }
     let sum = mean.exponentials(simd, inverse, x, y);
     multiply(simd, y, T::ONE / sum);
-    Ok(())
+    Some(())
 }
 
 /// A power of two of which n times the distance between two numbers does not overflow.
@@ -260,14 +261,14 @@ fn evidential_long_row<T: Real>(
     let level = run.level;
     let max = max_of_long_row(run, x)?;
     if !max.is_finite() {
-        return share_infinities_of_long_row::<T, false>(run, x, y, max, T::ONE);
+        return share_infinities_of_long_row(run, x, y, T::ONE);
     }
     let mut mean = mean_of_long_row(run, x, max, T::ONE)?;
     if !mean.sum.is_finite() {
         mean = mean_of_long_row(run, x, max, small_unit(x.len()))?;
     }
     if mean.sum.is_nan() {
-        return share_infinities_of_long_row::<T, false>(run, x, y, mean.sum, T::ONE);
+        return share_infinities_of_long_row(run, x, y, T::ONE);
     }
     let sums = of_written_chunks(
         run,

@@ -123,9 +123,8 @@ impl<T: Compiled> RowMap<T> for L1Ball<'_> {
         kernel: &mut Vec<T>,
     ) {
         let rows = T::kernels().maps.l1_ball.map.rows;
-        self.radius.runs(first..first + x.len() / n, |run, radius| {
-            let at = (run.start - first) * n..(run.end - first) * n;
-            rows(level, radius, n, &x[at.clone()], &mut y[at], kernel);
+        self.radius.each(first, n, x, y, |radius, _, x, y| {
+            rows(level, radius, n, x, y, kernel)
         });
     }
 

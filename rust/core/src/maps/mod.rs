@@ -4,8 +4,10 @@ mod bounded;
 mod entmax;
 mod evidence;
 mod gradient;
+mod infinite;
 mod kernels;
 mod l1_ball;
+mod mass;
 pub(crate) mod noise;
 mod normmax;
 mod power;
@@ -18,8 +20,10 @@ pub(crate) mod tile;
 pub(crate) mod top;
 
 pub use crate::batch::{PerRow, Scores, Shape, Storage};
+pub(crate) use infinite::Shares;
 pub(crate) use kernels::Kernels;
-pub(crate) use softmax::inverse_temperature;
+pub(crate) use mass::Mass;
+pub(crate) use softmax::{inverse_temperature, multiply};
 
 pub use bounded::{Upper, capped_simplex, capped_simplex_vjp, csoftmax, csoftmax_vjp};
 pub use entmax::{Method, entmax, project_simplex, threshold};

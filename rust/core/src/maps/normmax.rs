@@ -20,9 +20,10 @@ use fearless_simd_macros::simd;
 
 use super::{
     gradient::{join, map_pairs, wide},
+    infinite::{share_infinities, share_infinities_of_long_row},
     kernels::{Map, Vjp},
     power::{NEAR_ONE, Pair, Power, Solved, distance, settles},
-    softmax::{inverse_temperature, share_infinities, share_infinities_of_long_row},
+    softmax::inverse_temperature,
     tempered::Tempered,
     threshold::{
         Approach, expand_chunk, locate, locate_long_row, replace_by_terms, replace_chunk, room,
@@ -124,9 +125,8 @@ impl<T: Compiled> RowMap<T> for Normmax<'_> {
         kernel: &mut Vec<T>,
     ) {
         let rows = T::kernels().maps.normmax.map.rows;
-        self.alpha.runs(first..first + x.len() / n, |run, alpha| {
-            let at = (run.start - first) * n..(run.end - first) * n;
-            rows(level, alpha, n, &x[at.clone()], &mut y[at], kernel);
+        self.alpha.each(first, n, x, y, |alpha, _, x, y| {
+            rows(level, alpha, n, x, y, kernel)
         });
     }
 
@@ -374,7 +374,7 @@ fn rows_by_power<S: Simd, T: Real, P: Solved<T>>(
         let well = max.abs().simd_lt(T::INFINITY) & newton.off.simd_eq(newton.off); // no NaN among the scores
         for (lane, (x, y)) in x.chunks_exact(n).zip(y.chunks_exact_mut(n)).enumerate() {
             if !well.test(lane) {
-                share_infinities::<S, T, false>(simd, x, y, max[lane], T::ONE);
+                share_infinities(x, y, T::ONE);
             }
         }
     }
@@ -388,9 +388,8 @@ fn normmax_row<S: Simd, T: Real, P: Solved<T>>(
     y: &mut [T],
     kernel: &mut [T],
 ) {
-    let found = match locate(simd, power, x, kernel) {
-        Ok(found) => found,
-        Err(max) => return share_infinities::<S, T, false>(simd, x, y, max, T::ONE),
+    let Some(found) = locate(simd, power, x, kernel) else {
+        return share_infinities(x, y, T::ONE);
     };
     let candidates = &mut kernel[4 * T::LANES..];
     let len = found.count.next_multiple_of(T::LANES);
@@ -420,9 +419,8 @@ fn long_row<T: Real, P: Solved<T>>(
     y: &mut [T],
 ) -> Result<(), Error> {
     let level = run.level;
-    let mut found = match locate_long_row(run, power, x)? {
-        Ok(found) => found,
-        Err(max) => return share_infinities_of_long_row::<T, false>(run, x, y, max, T::ONE),
+    let Some(mut found) = locate_long_row(run, power, x)? else {
+        return share_infinities_of_long_row(run, x, y, T::ONE);
     };
     let position = found.position;
     let sums = of_written_chunks(

@@ -22,9 +22,14 @@
 use fearless_simd::{Level, Simd, dispatch, prelude::*};
 use fearless_simd_macros::simd;
 
-use super::{kernels::Map, tile};
+use super::{
+    infinite::{Shares, infinities, infinities_of_long_row, share_infinities},
+    kernels::Map,
+    mass::Mass,
+    tile,
+};
 use crate::{
-    batch::{CHUNK, RowMap, Scores, Storage, map_rows, of_chunks, of_written_chunks, write_chunks},
+    batch::{CHUNK, RowMap, Scores, Storage, map_rows, of_written_chunks, write_chunks},
     error::Error,
     kernels::Compiled,
     parallel::Run,
@@ -127,9 +132,15 @@ pub(super) fn softmax_long_row<T: Real, const LOG: bool>(
     let level = run.level;
     let mass = Mass::of_long_row::<LOG>(run, x, inverse)?;
     if !mass.max.is_finite() {
-        return share_infinities_of_long_row::<T, LOG>(run, x, y, mass.max, T::ONE);
+        let infinities = infinities_of_long_row(run, x)?;
+        let shares = dispatch!(level, simd => shares::<_, T, LOG>(simd, infinities));
+        return shares.write_long_row(run, x, y);
     }
-    let norm = dispatch!(level, simd => mass.norm::<_, LOG>(simd));
+    let norm = if LOG {
+        dispatch!(level, simd => mass.log_in_lanes(simd))
+    } else {
+        T::ONE / mass.lifted()
+    };
     write_chunks(run, y, |at, y| {
         dispatch!(level, simd => write_row::<_, T, LOG>(simd, &x[at], y, mass.max, inverse, norm));
     })
@@ -204,7 +215,7 @@ pub(super) fn softmax_rows<S: Simd, T: Real, const LOG: bool>(
             .take(rows)
         {
             if !well.test(lane) {
-                share_infinities::<S, T, LOG>(simd, x, y, max[lane], T::ONE);
+                shares::<S, T, LOG>(simd, infinities(x)).write(x, y);
             }
         }
     }
@@ -257,17 +268,17 @@ fn softmax_tile<S: Simd, T: Real, const LOG: bool>(
 #[inline(always)]
 fn softmax_row<S: Simd, T: Real, const LOG: bool>(simd: S, inverse: T, x: &[T], y: &mut [T]) {
     if LOG {
-        let mass = Mass::of::<S, LOG>(simd, x, inverse);
+        let mass = Mass::of::<S, true, false>(simd, x, inverse, &mut []);
         if mass.max.is_finite() {
-            write_row::<S, T, true>(simd, x, y, mass.max, inverse, mass.norm::<S, true>(simd));
+            write_row::<S, T, true>(simd, x, y, mass.max, inverse, mass.log_in_lanes(simd));
         } else {
-            share_infinities::<S, T, true>(simd, x, y, mass.max, T::ONE);
+            shares::<S, T, true>(simd, infinities(x)).write(x, y);
         }
         return;
     }
     let max = max::<T, S>(simd, x);
     if !max.is_finite() {
-        return share_infinities::<S, T, false>(simd, x, y, max, T::ONE);
+        return share_infinities(x, y, T::ONE);
     }
     let sum = exponentials(simd, x, y, max, inverse);
     multiply(simd, y, T::ONE / sum);
@@ -299,7 +310,7 @@ pub(super) fn exponentials<S: Simd, T: Real>(simd: S, x: &[T], y: &mut [T], m: T
 }
 
 #[simd]
-pub(super) fn multiply<S: Simd, T: Real>(simd: S, y: &mut [T], scale: T) {
+pub(crate) fn multiply<S: Simd, T: Real>(simd: S, y: &mut [T], scale: T) {
     let (y_stripes, y_rest) = whole_stripes_mut(y);
     for y in y_stripes.chunks_exact_mut(T::LANES) {
         (T::Stripe::<S>::from_slice(simd, y) * scale).store_slice(y);
@@ -349,188 +360,12 @@ fn normalized<T: Real, S: Simd, const LOG: bool>(
     }
 }
 
-/// A row whose maximum is not finite: +∞ entries share the mass; with a NaN, or nothing above -∞, all is NaN.
+/// What the scores of a row get whose maximum is not finite.
 #[cold]
-pub(super) fn share_infinities<S: Simd, T: Real, const LOG: bool>(
-    simd: S,
-    x: &[T],
-    y: &mut [T],
-    max: T,
-    total: T,
-) {
-    let count = if max == T::INFINITY {
-        infinities(x)
-    } else {
-        None
-    };
-    write_shares(x, y, shares::<S, T, LOG>(simd, count, total));
-}
-
-/// [`share_infinities`] of a long row.
-#[cold]
-pub(super) fn share_infinities_of_long_row<T: Real, const LOG: bool>(
-    run: &mut Run<'_>,
-    x: &[T],
-    y: &mut [T],
-    max: T,
-    total: T,
-) -> Result<(), Error> {
-    let level = run.level;
-    let count = if max == T::INFINITY {
-        infinities_of_long_row(run, x)?
-    } else {
-        None
-    };
-    let shares = dispatch!(level, simd => shares::<_, T, LOG>(simd, count, total));
-    write_chunks(run, y, |at, y| write_shares(&x[at], y, shares))
-}
-
-/// How many scores are +∞; nothing if there is a NaN.
-pub(super) fn infinities<T: Real>(x: &[T]) -> Option<usize> {
-    let count = x.iter().filter(|&&x| x == T::INFINITY).count();
-    (!x.iter().any(|x| x.is_nan())).then_some(count)
-}
-
-/// [`infinities`] of a long row.
-pub(super) fn infinities_of_long_row<T: Real>(
-    run: &mut Run<'_>,
-    x: &[T],
-) -> Result<Option<usize>, Error> {
-    let counts = of_chunks(run, x.len(), |at| infinities(&x[at]))?;
-    Ok(counts.into_iter().sum())
-}
-
-/// What a score of +∞ gets, and what the others get.
-fn shares<S: Simd, T: Real, const LOG: bool>(simd: S, count: Option<usize>, total: T) -> (T, T) {
-    let Some(count) = count else {
-        return (T::NAN, T::NAN);
-    };
-    let count = count as f64;
+fn shares<S: Simd, T: Real, const LOG: bool>(simd: S, infinities: Option<usize>) -> Shares<T> {
     if LOG {
-        let log = ln_1p::<T, S>(T::Stripe::<S>::splat(simd, T::from_f64(count - 1.0)));
-        (-log[0], T::NEG_INFINITY)
+        Shares::logarithms(simd, infinities)
     } else {
-        (total / T::from_f64(count), T::ZERO)
-    }
-}
-
-fn write_shares<T: Real>(x: &[T], y: &mut [T], (share, rest): (T, T)) {
-    for (x, y) in x.iter().zip(y) {
-        *y = if *x == T::INFINITY { share } else { rest };
-    }
-}
-
-/// What normalises a row: its maximum, and 2^LIFT times the sum of the exponentials. For a logarithm those at the
-/// maximum are counted apart, so that the others keep their digits.
-#[derive(Clone, Copy)]
-struct Mass<T> {
-    max: T,
-    count: T,
-    rest: T,
-}
-
-impl<T: Real> Mass<T> {
-    #[inline(always)]
-    fn of<S: Simd, const LOG: bool>(simd: S, x: &[T], inverse: T) -> Self {
-        let zero = T::Stripe::<S>::splat(simd, T::ZERO);
-        let one = T::Stripe::<S>::splat(simd, T::ONE);
-        let max = max::<T, S>(simd, x);
-        if max == T::NEG_INFINITY {
-            let nan = x.iter().any(|x| x.is_nan());
-            return Self {
-                max,
-                count: T::ZERO,
-                rest: if nan { T::NAN } else { T::ZERO },
-            };
-        }
-        let (stripes, rest) = whole_stripes(x);
-        let mut sum = Sum::<T, S>::new(simd);
-        let mut count = zero;
-        for group in stripes.chunks(Sum::<T, S>::GROUP * T::LANES) {
-            let mut partial = zero;
-            for x in group.chunks_exact(T::LANES) {
-                let z = (T::Stripe::<S>::from_slice(simd, x) - max) * inverse;
-                let e = exp_lifted::<T, S>(z);
-                if LOG {
-                    let top = z.simd_eq(T::ZERO);
-                    partial += top.select(zero, e);
-                    count += top.select(one, zero);
-                } else {
-                    partial += e;
-                }
-            }
-            sum.add(partial);
-        }
-        if !rest.is_empty() {
-            let z = (load_padded::<T, S>(simd, rest, T::NEG_INFINITY) - max) * inverse;
-            let e = exp_lifted::<T, S>(z);
-            let top = z.simd_eq(T::ZERO);
-            if LOG {
-                sum.add(top.select(zero, e));
-                count += top.select(one, zero);
-            } else {
-                sum.add(e);
-            }
-        }
-        Self {
-            max,
-            count: T::fold_sum(count),
-            rest: sum.total(),
-        }
-    }
-
-    /// Each chunk against its own maximum, then all against the largest.
-    fn of_long_row<const LOG: bool>(run: &mut Run<'_>, x: &[T], inverse: T) -> Result<Self, Error> {
-        let level = run.level;
-        let masses = of_chunks(
-            run,
-            x.len(),
-            |at| dispatch!(level, simd => Self::of_chunk::<_, LOG>(simd, &x[at], inverse)),
-        )?;
-        Ok(dispatch!(level, simd => Self::combine(simd, &masses, inverse)))
-    }
-
-    #[simd]
-    fn of_chunk<S: Simd, const LOG: bool>(simd: S, x: &[T], inverse: T) -> Self {
-        Self::of::<S, LOG>(simd, x, inverse)
-    }
-
-    #[simd]
-    fn combine<S: Simd>(simd: S, masses: &[Self], inverse: T) -> Self {
-        let mut whole = Self {
-            max: T::NEG_INFINITY,
-            count: T::ZERO,
-            rest: T::ZERO,
-        };
-        for mass in masses {
-            // A NaN maximum must not be lost to a comparison.
-            if mass.max > whole.max || mass.max.is_nan() {
-                whole.max = mass.max;
-            }
-        }
-        let mut sum = Sum::<T, S>::new(simd);
-        for mass in masses {
-            if mass.max == whole.max {
-                whole.count += mass.count;
-                sum.add_one(mass.rest);
-            } else {
-                let lower = T::Stripe::<S>::splat(simd, (mass.max - whole.max) * inverse);
-                let own = mass.count + mass.rest / T::LIFT_FACTOR;
-                sum.add_one(exp_lifted::<T, S>(lower)[0] * own);
-            }
-        }
-        whole.rest = sum.total();
-        whole
-    }
-
-    /// What [`write_row`] takes: the inverse of the lifted sum, or the logarithm of the sum.
-    #[inline(always)]
-    fn norm<S: Simd, const LOG: bool>(self, simd: S) -> T {
-        if LOG {
-            let others = (self.count - T::ONE) + self.rest / T::LIFT_FACTOR;
-            ln_1p::<T, S>(T::Stripe::<S>::splat(simd, others))[0]
-        } else {
-            T::ONE / (self.count * T::LIFT_FACTOR + self.rest)
-        }
+        Shares::among(infinities, T::ONE)
     }
 }

@@ -20,11 +20,11 @@ use fearless_simd_macros::simd;
 
 use super::{
     gradient::{Pullback, Softmax, map_pairs},
-    kernels::{Map, Vjp},
-    softmax::{
-        infinities, infinities_of_long_row, inverse_temperature, multiply, share_infinities,
-        share_infinities_of_long_row,
+    infinite::{
+        infinities, infinities_of_long_row, share_infinities, share_infinities_of_long_row,
     },
+    kernels::{Map, Vjp},
+    softmax::{inverse_temperature, multiply},
     threshold::max_of_long_row,
     tile::{self, InLanes},
 };
@@ -219,35 +219,32 @@ impl<T: Real> InLanes<T> for Product<T> {
     #[inline(always)]
     fn row<S: Simd>(self, simd: S, x: &[T], y: &mut [T]) {
         match terms_of_row(simd, self, x, y) {
-            Ok((_, sum)) => multiply(simd, y, T::ONE / sum),
-            Err(max) => share_infinities::<S, T, false>(simd, x, y, max, T::ONE),
+            Some((_, sum)) => multiply(simd, y, T::ONE / sum),
+            None => share_infinities(x, y, T::ONE),
         }
     }
 }
 
-/// Writes the terms of a row; returns what they are made by, and their sum. `Err` with the maximum if that is not
-/// finite, or with a NaN that is among the scores.
+/// Writes the terms of a row; returns what they are made by, and their sum. Nothing if the maximum is not finite, or a
+/// NaN is among the scores.
 #[inline(always)]
 fn terms_of_row<S: Simd, T: Real>(
     simd: S,
     product: Product<T>,
     x: &[T],
     y: &mut [T],
-) -> Result<(Product<T>, T), T> {
+) -> Option<(Product<T>, T)> {
     let sum = product.terms(simd, x, y);
     if holds(sum) {
-        return Ok((product, sum));
+        return Some((product, sum));
     }
     let max = max::<T, S>(simd, x);
     if !max.is_finite() {
-        return Err(max);
+        return None;
     }
     let product = product.scaled(largest(x));
     let sum = product.terms(simd, x, y);
-    if sum.is_nan() {
-        return Err(sum);
-    }
-    Ok((product, sum))
+    (!sum.is_nan()).then_some((product, sum))
 }
 
 /// Whether a sum of terms is neither empty nor beyond the numbers.
@@ -391,8 +388,8 @@ fn taylor_long_row<T: Real>(
     y: &mut [T],
 ) -> Result<(), Error> {
     match terms_of_long_row(run, Product::new(order, inverse), x, y)? {
-        Ok((_, sum)) => normalize_long_row(run, sum, y),
-        Err(max) => share_infinities_of_long_row::<T, false>(run, x, y, max, T::ONE),
+        Some((_, sum)) => normalize_long_row(run, sum, y),
+        None => share_infinities_of_long_row(run, x, y, T::ONE),
     }
 }
 
@@ -402,23 +399,19 @@ fn terms_of_long_row<T: Real>(
     product: Product<T>,
     x: &[T],
     y: &mut [T],
-) -> Result<Result<(Product<T>, T), T>, Error> {
+) -> Result<Option<(Product<T>, T)>, Error> {
     let sum = terms_of_chunks(run, product, x, y)?;
     if holds(sum) {
-        return Ok(Ok((product, sum)));
+        return Ok(Some((product, sum)));
     }
     let max = max_of_long_row(run, x)?;
     if !max.is_finite() {
-        return Ok(Err(max));
+        return Ok(None);
     }
     let largest_of_chunks = of_chunks(run, x.len(), |at| largest(&x[at]))?;
     let product = product.scaled(largest(&largest_of_chunks));
     let sum = terms_of_chunks(run, product, x, y)?;
-    Ok(if sum.is_nan() {
-        Err(sum)
-    } else {
-        Ok((product, sum))
-    })
+    Ok((!sum.is_nan()).then_some((product, sum)))
 }
 
 fn terms_of_chunks<T: Real>(
@@ -448,12 +441,12 @@ fn normalize_long_row<T: Real>(run: &mut Run<'_>, sum: T, y: &mut [T]) -> Result
 #[simd]
 fn pull_row<S: Simd, T: Real>(simd: S, order: usize, inverse: T, x: &[T], g: &[T], y: &mut [T]) {
     match terms_of_row(simd, Product::new(order, inverse), x, y) {
-        Ok((product, sum)) => {
+        Some((product, sum)) => {
             multiply(simd, y, T::ONE / sum);
             let mean = product.mean(simd, y, g);
             product.pull(simd, mean, x, g, y);
         }
-        Err(_) => y.fill(at_infinity(infinities(x))),
+        None => y.fill(at_infinity(infinities(x))),
     }
 }
 
@@ -472,7 +465,7 @@ fn pull_long_row<T: Real>(
 ) -> Result<(), Error> {
     let level = run.level;
     match terms_of_long_row(run, Product::new(order, inverse), x, y)? {
-        Ok((product, sum)) => {
+        Some((product, sum)) => {
             normalize_long_row(run, sum, y)?;
             let means = of_chunks(
                 run,
@@ -484,7 +477,7 @@ fn pull_long_row<T: Real>(
                 dispatch!(level, simd => product.pull(simd, mean, &x[at.clone()], &g[at], y));
             })
         }
-        Err(_) => {
+        None => {
             let value = at_infinity(infinities_of_long_row(run, x)?);
             write_chunks(run, y, |_, y| y.fill(value))
         }

@@ -26,8 +26,8 @@ use fearless_simd::{Simd, SimdFloatElement, dispatch, prelude::*};
 use fearless_simd_macros::simd;
 
 use super::{
+    infinite::{share_infinities, share_infinities_of_long_row},
     power::{Pair, Plain, Power, Solved},
-    softmax::{share_infinities, share_infinities_of_long_row},
     tile,
 };
 use crate::{
@@ -296,7 +296,7 @@ pub(super) fn threshold_rows<S: Simd, T: Real, P: Solved<T>>(
             .take(rows)
         {
             if !well.test(lane) {
-                share_infinities::<S, T, false>(simd, x, y, max[lane], power.total());
+                share_infinities(x, y, power.total());
             }
         }
     }
@@ -431,9 +431,8 @@ fn threshold_row<S: Simd, T: Real, P: Solved<T>>(
     y: &mut [T],
     kernel: &mut [T],
 ) {
-    let found = match locate(simd, power, x, kernel) {
-        Ok(found) => found,
-        Err(max) => return share_infinities::<S, T, false>(simd, x, y, max, power.total()),
+    let Some(found) = locate(simd, power, x, kernel) else {
+        return share_infinities(x, y, power.total());
     };
     let candidates = &mut kernel[4 * T::LANES..];
     let len = found.count.next_multiple_of(T::LANES);
@@ -527,14 +526,14 @@ pub(super) fn room<T: Real>(n: usize) -> usize {
     n + 5 * T::LANES
 }
 
-/// The solution of a row, or its maximum if that is not finite or a NaN is among the scores.
+/// The solution of a row; nothing if its maximum is not finite, or a NaN is among the scores.
 #[simd]
 pub(super) fn locate<S: Simd, T: Real, P: Solved<T>>(
     simd: S,
     power: P,
     x: &[T],
     kernel: &mut [T],
-) -> Result<Found<T>, T> {
+) -> Option<Found<T>> {
     let (parts, candidates) = kernel.split_at_mut(4 * T::LANES);
     let quarters = max_of_each_quarter::<T, S>(simd, x);
     for (part, max) in parts.chunks_exact_mut(T::LANES).zip(quarters) {
@@ -543,7 +542,7 @@ pub(super) fn locate<S: Simd, T: Real, P: Solved<T>>(
     let [a, b, c, d] = quarters;
     let max = T::fold_max(a.max(b).max(c.max(d)));
     if !max.is_finite() {
-        return Err(max);
+        return None;
     }
     let max = T::Stripe::<S>::splat(simd, max);
     let mut approach = Approach::new(power, start(power, max));
@@ -555,9 +554,9 @@ pub(super) fn locate<S: Simd, T: Real, P: Solved<T>>(
     approach.run::<true>(simd, &candidates[..len]);
     let newton = solve::<T, S, P, true>(simd, power, approach.at, &candidates[..len]);
     if newton.off[0].is_nan() {
-        return Err(T::NAN);
+        return None;
     }
-    Ok(Found {
+    Some(Found {
         position: Position::of(newton.at),
         bound,
         count,
@@ -632,15 +631,13 @@ pub(super) fn threshold_long_row<T: Real, P: Solved<T>>(
     x: &[T],
     y: &mut [T],
 ) -> Result<(), Error> {
-    let FoundInLongRow {
+    let Some(FoundInLongRow {
         position,
         bound,
         mut kept,
-    } = match locate_long_row(run, power, x)? {
-        Ok(found) => found,
-        Err(max) => {
-            return share_infinities_of_long_row::<T, false>(run, x, y, max, power.total());
-        }
+    }) = locate_long_row(run, power, x)?
+    else {
+        return share_infinities_of_long_row(run, x, y, power.total());
     };
     if P::CHEAP {
         let scale = if P::ROUNDED {
@@ -687,16 +684,15 @@ pub(super) fn expand_chunk<S: Simd, T: Real>(
     expand::<T, S>(simd, x, bound, terms, scale, y);
 }
 
-/// [`threshold_and_support`] of a long row, or its maximum if that is not finite, or a NaN that is among the scores.
+/// [`threshold_and_support`] of a long row; nothing if its maximum is not finite, or a NaN is among the scores.
 pub(super) fn threshold_and_support_of_long_row<T: Real, P: Solved<T>>(
     run: &mut Run<'_>,
     power: P,
     x: &[T],
-) -> Result<Result<(T, usize), T>, Error> {
+) -> Result<Option<(T, usize)>, Error> {
     let level = run.level;
-    let position = match locate_long_row(run, power, x)? {
-        Ok(found) => found.position,
-        Err(max) => return Ok(Err(max)),
+    let Some(FoundInLongRow { position, .. }) = locate_long_row(run, power, x)? else {
+        return Ok(None);
     };
     let found = of_chunks(
         run,
@@ -704,7 +700,7 @@ pub(super) fn threshold_and_support_of_long_row<T: Real, P: Solved<T>>(
         |at| dispatch!(level, simd => threshold_and_support(simd, power, position, &x[at])),
     )?;
     let support = found.iter().map(|(_, support)| support).sum();
-    Ok(Ok((found[0].0, support)))
+    Ok(Some((found[0].0, support)))
 }
 
 /// What [`locate_long_row`] found.
@@ -719,7 +715,7 @@ pub(super) fn locate_long_row<T: Real, P: Solved<T>>(
     run: &mut Run<'_>,
     power: P,
     x: &[T],
-) -> Result<Result<FoundInLongRow<T>, T>, Error> {
+) -> Result<Option<FoundInLongRow<T>>, Error> {
     let level = run.level;
     let mut maxima = vec![T::ZERO; x.len().div_ceil(CHUNK) * 4 * T::LANES];
     run.each_chunk(
@@ -733,17 +729,16 @@ pub(super) fn locate_long_row<T: Real, P: Solved<T>>(
     )?;
     let max = dispatch!(level, simd => max::<T, _>(simd, &maxima));
     if !max.is_finite() {
-        return Ok(Err(max));
+        return Ok(None);
     }
     let (start, bound) = dispatch!(level, simd => start_and_bound(simd, power, max, &maxima));
     let kept = filter_long_row(run, x, bound)?;
     let position = solve_long_row(run, power, start, kept.candidates())?;
-    let found = position.map(|position| FoundInLongRow {
+    Ok(position.map(|position| FoundInLongRow {
         position,
         bound,
         kept,
-    });
-    Ok(found.ok_or(T::NAN))
+    }))
 }
 
 /// [`write_row`], shared out.
@@ -955,7 +950,7 @@ pub(super) fn bisect_row<S: Simd, T: Real>(
 ) {
     let max = max::<T, S>(simd, x);
     if !max.is_finite() {
-        return share_infinities::<S, T, false>(simd, x, y, max, T::ONE);
+        return share_infinities(x, y, T::ONE);
     }
     let (mut at, mut width, bound) = bisection(simd, power, max, x.len());
     let count = filter::<T, S>(simd, x, bound, kernel);
@@ -986,7 +981,7 @@ pub(super) fn bisect_long_row<T: Real>(
     let level = run.level;
     let max = max_of_long_row(run, x)?;
     if !max.is_finite() {
-        return share_infinities_of_long_row::<T, false>(run, x, y, max, T::ONE);
+        return share_infinities_of_long_row(run, x, y, T::ONE);
     }
     let (mut at, mut width, bound) = dispatch!(level, simd => bisection(simd, power, max, x.len()));
     let kept = filter_long_row(run, x, bound)?;

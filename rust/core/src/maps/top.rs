@@ -30,8 +30,9 @@ use fearless_simd::{Level, Simd, SimdFloatElement, dispatch, prelude::*};
 use fearless_simd_macros::simd;
 
 use super::{
+    infinite::infinities,
     kernels::Map,
-    softmax::{exponentials, infinities, inverse_temperature, share_infinities},
+    softmax::{exponentials, inverse_temperature},
     threshold::{
         expand, expand_chunk, filter, filter_long_row, max_of_long_row, pad, store_maxima,
     },
@@ -182,8 +183,8 @@ fn top_rows<S: Simd, T: Real>(
             }
             Keep::Mass(mass) => by_mass(simd, inverse, mass, x, y, kernel),
         };
-        if let Err(max) = done {
-            share(simd, keep, x, y, max);
+        if done.is_none() {
+            share(keep, x, y);
         }
     }
 }
@@ -220,8 +221,8 @@ impl<T: Real> InLanes<T> for Top<T> {
     }
 
     #[inline(always)]
-    fn row<S: Simd>(self, simd: S, x: &[T], y: &mut [T]) {
-        share(simd, self.keep, x, y, max::<T, S>(simd, x));
+    fn row<S: Simd>(self, _: S, x: &[T], y: &mut [T]) {
+        share(self.keep, x, y);
     }
 }
 
@@ -273,10 +274,10 @@ fn by_count<S: Simd, T: Real>(
     y: &mut [T],
     candidates: &mut [T],
     open: &mut [T],
-) -> Result<(), T> {
+) -> Option<()> {
     let (max, bound) = max_and_bound(simd, k, x, open);
     if !max.is_finite() {
-        return Err(max);
+        return None;
     }
     let count = filter::<T, S>(simd, x, bound, candidates);
     let len = pad(candidates, count);
@@ -284,15 +285,15 @@ fn by_count<S: Simd, T: Real>(
     let mut least = T::NEG_INFINITY;
     if count > k {
         open[..len].copy_from_slice(&candidates[..len]);
-        let border = search::<T, S, false>(simd, open, count, max, k as f64);
+        let border = search::<T, S, false>(simd, open, count, max, k as f64, 0.0);
         least = border.map_or(least, |border| border.drop_ties(&mut candidates[..count]));
     }
     let sum = replace_by_terms(simd, &mut candidates[..len], least, max, inverse);
     if sum.is_nan() {
-        return Err(sum);
+        return None;
     }
     expand::<T, S>(simd, x, bound, candidates, T::ONE / sum, y);
-    Ok(())
+    Some(())
 }
 
 /// The maximum of a row, and a value below the kth largest; if there is a NaN, nothing is promised.
@@ -319,7 +320,8 @@ fn bound_of_maxima<S: Simd, T: Real>(simd: S, k: usize, maxima: &mut [T]) -> (T,
     if !max.is_finite() {
         return (max, max);
     }
-    let border = search::<T, S, false>(simd, maxima, maxima.len(), max, k as f64);
+    let k = k as f64;
+    let border = search::<T, S, false>(simd, maxima, maxima.len(), max, k, k / 8.0);
     // Below the border, so that scores equal to it are above the bound.
     let bound = border.map_or(T::NEG_INFINITY, |border| {
         border.least - border.least.abs() * T::EPSILON - T::MIN_POSITIVE
@@ -336,25 +338,25 @@ fn by_mass<S: Simd, T: Real>(
     x: &[T],
     y: &mut [T],
     open: &mut [T],
-) -> Result<(), T> {
+) -> Option<()> {
     let max = max::<T, S>(simd, x);
     if !max.is_finite() {
-        return Err(max);
+        return None;
     }
     let sum = exponentials(simd, x, y, max, inverse);
     if sum.is_nan() {
-        return Err(sum);
+        return None;
     }
     let count = filter::<T, S>(simd, y, bound_by_mass(mass, sum, y.len()), open);
     let target = mass * sum.to_f64();
-    if let Some(border) = search::<T, S, true>(simd, open, count, T::LIFT_FACTOR, target) {
+    if let Some(border) = search::<T, S, true>(simd, open, count, T::LIFT_FACTOR, target, 0.0) {
         border.drop_ties_of_equal_terms(x, y);
         let scale = T::ONE / sum_from(simd, y, border.least);
         scale_from(simd, y, border.least, scale);
     } else {
         scale_from(simd, y, T::ZERO, T::ONE / sum);
     }
-    Ok(())
+    Some(())
 }
 
 /// Terms at or below this have less than what may be left out, together.
@@ -365,14 +367,9 @@ fn bound_by_mass<T: Real>(mass: f64, sum: T, n: usize) -> T {
 
 /// A row whose maximum is not finite.
 #[cold]
-fn share<S: Simd, T: Real>(simd: S, keep: Keep, x: &[T], y: &mut [T], max: T) {
-    let count = if max == T::INFINITY {
-        infinities(x)
-    } else {
-        None
-    };
-    let Some(count) = count else {
-        return share_infinities::<S, T, false>(simd, x, y, T::NAN, T::ONE);
+fn share<T: Real>(keep: Keep, x: &[T], y: &mut [T]) {
+    let Some(count @ 1..) = infinities(x) else {
+        return y.fill(T::NAN);
     };
     let mut left = keep.of_equals(count);
     let share = T::ONE / T::from_f64(left as f64);
@@ -428,7 +425,8 @@ const MOST_STEPS: usize = 4 * 64;
 /// Stripes of keys that are not worth moving.
 const FEW: usize = 16;
 
-/// The border above which keys have the measure `target`; nothing if all have less. A key counts 1, or itself (`MASS`).
+/// The border above which keys have the measure `target`, or at most `slack` more; nothing if all have less. A key counts
+/// 1, or itself (`MASS`).
 ///
 /// `keys` holds `count` keys of at most `high`, and room to fill up the last stripe; they are overwritten. -∞ and NaN
 /// count nothing.
@@ -439,6 +437,7 @@ fn search<T: Real, S: Simd, const MASS: bool>(
     count: usize,
     mut high: T,
     target: f64,
+    slack: f64,
 ) -> Option<Border<T>> {
     let mut len = pad(keys, count);
     let all = Split::at::<S, MASS>(simd, &keys[..len], T::NEG_INFINITY);
@@ -453,7 +452,7 @@ fn search<T: Real, S: Simd, const MASS: bool>(
             break;
         }
         let mut pivot = if step % 4 < 3 {
-            let aim = if MASS { target } else { target + 0.5 }; // between the last that is kept and the next
+            let aim = target + 0.5 * slack + if MASS { 0.0 } else { 0.5 }; // counts: between the last kept and the next
             let part = (down_to_low - aim) / (down_to_low - above_high);
             low + (high - low) * T::from_f64(part)
         } else {
@@ -464,7 +463,7 @@ fn search<T: Real, S: Simd, const MASS: bool>(
         }
         let split = Split::at::<S, MASS>(simd, &keys[..len], pivot);
         let above = out + split.above;
-        if above == target {
+        if (target..=target + slack).contains(&above) {
             return Some(Border {
                 least: split.least,
                 ties: None,
@@ -667,7 +666,8 @@ fn top_of_long_row_by_count<T: Real>(
     )?;
     let (max, bound) = dispatch!(level, simd => bound_of_chunks(simd, k, &mut maxima));
     if !max.is_finite() {
-        return share_of_long_row(level, Keep::Count(k), x, y, max);
+        share(Keep::Count(k), x, y);
+        return Ok(());
     }
     let mut kept = filter_long_row(run, x, bound)?;
     let count = kept.candidates().len();
@@ -685,7 +685,8 @@ fn top_of_long_row_by_count<T: Real>(
     )?;
     let sum = dispatch!(level, simd => add_up(simd, sums.into_iter()));
     if sum.is_nan() {
-        return share_of_long_row(level, Keep::Count(k), x, y, sum);
+        share(Keep::Count(k), x, y);
+        return Ok(());
     }
     let scale = T::ONE / sum;
     write_chunks(run, y, |at, y| {
@@ -704,7 +705,8 @@ fn top_of_long_row_by_mass<T: Real>(
     let level = run.level;
     let max = max_of_long_row(run, x)?;
     if !max.is_finite() {
-        return share_of_long_row(level, Keep::Mass(mass), x, y, max);
+        share(Keep::Mass(mass), x, y);
+        return Ok(());
     }
     let sums = of_written_chunks(
         run,
@@ -713,7 +715,8 @@ fn top_of_long_row_by_mass<T: Real>(
     )?;
     let sum = dispatch!(level, simd => add_up(simd, sums.into_iter()));
     if sum.is_nan() {
-        return share_of_long_row(level, Keep::Mass(mass), x, y, sum);
+        share(Keep::Mass(mass), x, y);
+        return Ok(());
     }
     let mut kept = filter_long_row(run, y, bound_by_mass(mass, sum, y.len()))?;
     let (count, target) = (kept.candidates().len(), mass * sum.to_f64());
@@ -739,17 +742,6 @@ fn top_of_long_row_by_mass<T: Real>(
     )
 }
 
-fn share_of_long_row<T: Real>(
-    level: Level,
-    keep: Keep,
-    x: &[T],
-    y: &mut [T],
-    max: T,
-) -> Result<(), Error> {
-    dispatch!(level, simd => share(simd, keep, x, y, max));
-    Ok(())
-}
-
 #[simd]
 fn bound_of_chunks<S: Simd, T: Real>(simd: S, k: usize, maxima: &mut [T]) -> (T, T) {
     bound_of_maxima(simd, k, maxima)
@@ -763,7 +755,7 @@ fn search_in<S: Simd, T: Real, const MASS: bool>(
     high: T,
     target: f64,
 ) -> Option<Border<T>> {
-    search::<T, S, MASS>(simd, keys, count, high, target)
+    search::<T, S, MASS>(simd, keys, count, high, target, 0.0)
 }
 
 #[simd]

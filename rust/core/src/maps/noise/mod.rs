@@ -28,7 +28,10 @@ use fearless_simd_macros::simd;
 pub use draw::noisy_sample;
 pub use table::Table;
 
-use super::softmax::{infinities, softmax};
+use super::{
+    infinite::{Shares, share_infinities},
+    softmax::softmax,
+};
 use crate::{
     batch::{
         LONG, RowMap, Scores, Scratch, Shape, Source, Storage, map_long_row, map_rows, store_rows,
@@ -246,11 +249,7 @@ fn map_row<T: Real>(
 ) {
     let top = dispatch!(level, simd => load(simd, x, scale, noise.grain(), &mut room.z));
     if !top.is_finite() {
-        let (share, rest) = shares(x, top);
-        for (x, y) in x.iter().zip(y) {
-            *y = if *x == T::INFINITY { share } else { rest };
-        }
-        return;
+        return share_infinities(x, y, T::ONE);
     }
     probabilities(level, noise, T::LANES == f32::LANES, room);
     for (y, p) in y.iter_mut().zip(&room.z) {
@@ -293,13 +292,7 @@ fn target_of_row<T: Real>(
         if let Some(y) = y {
             y.fill(if top.is_nan() { T::NAN } else { T::ZERO });
         }
-        let (share, rest) = shares(x, top);
-        return if x[target] == T::INFINITY {
-            share
-        } else {
-            rest
-        }
-        .to_f64();
+        return Shares::of_row(x, T::ONE).at(x[target]).to_f64();
     }
     let Some(y) = y else {
         probabilities(level, noise, false, room);
@@ -313,14 +306,6 @@ fn target_of_row<T: Real>(
         *y = T::from_f64(*g / scale);
     }
     room.z[target]
-}
-
-/// Where the maximum is not finite: what a score of +∞ gets, and what the others get.
-fn shares<T: Real>(x: &[T], top: f64) -> (T, T) {
-    match infinities(x) {
-        Some(count) if top == f64::INFINITY => (T::ONE / T::from_f64(count as f64), T::ZERO),
-        _ => (T::NAN, T::NAN),
-    }
 }
 
 /// Fills z and returns the maximum; NaN if there is a NaN.
@@ -445,52 +430,4 @@ fn stripe<S: Simd>(simd: S, values: &[f64]) -> Stripe<S> {
 #[inline(always)]
 fn f64s<S: Simd>(simd: S, value: f64) -> Stripe<S> {
     Stripe::<S>::splat(simd, value)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_targets_probability_is_that_of_the_map() {
-        let x: Vec<f64> = (0..60).map(|k| (k * k % 37) as f64 / 20.0).collect();
-        let shape = Shape::rows(1, x.len());
-        let mut run = Run {
-            level: Level::new(),
-            workers: 1,
-            watch: &mut || true,
-        };
-        let mut room = Room::default();
-        for noise in [
-            Noise::Gumbel,
-            Noise::Normal,
-            Noise::Logistic,
-            Noise::Exponential,
-        ] {
-            let (mut p, mut y, mut found) = (x.clone(), x.clone(), x.clone());
-            noisy_argmax(&mut run, &Scores::new(shape, &x), &noise, 0.5, &mut p).unwrap();
-            for target in [0, 6, 59] {
-                let mut g = vec![0.0; x.len()];
-                g[target] = 1.0;
-                noisy_argmax_vjp(&mut run, shape, (&x, &g), &noise, 0.5, &mut y).unwrap();
-                let level = run.level;
-                let value = target_probability(level, &noise, 0.5, &x, target, None, &mut room);
-                let gradient = Some(&mut found[..]);
-                let both = target_probability(level, &noise, 0.5, &x, target, gradient, &mut room);
-                assert!((value - p[target]).abs() < 1e-15, "{noise:?}");
-                assert!((both - p[target]).abs() < 1e-15, "{noise:?}");
-                assert_eq!(found, y, "{noise:?}");
-            }
-        }
-        let one = target_probability(
-            run.level,
-            &Noise::Normal,
-            1.0,
-            &[f32::INFINITY, 0.0],
-            0,
-            None,
-            &mut room,
-        );
-        assert_eq!(one, 1.0);
-    }
 }
