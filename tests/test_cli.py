@@ -340,6 +340,19 @@ def test_report(tmp_path):
     )
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ("topk_softmax --k 2", "topk_softmax, k 2, temperature 1"),
+        ("taylor_softmax --order 4 --temperature 0.5", "taylor_softmax, order 4, temperature 0.5"),
+        ("noisy_argmax --noise uniform", "noisy_argmax, noise uniform, scale 1"),
+    ],
+)
+def test_the_last_line_names_every_option(inputs, options, said):
+    done = run("score", inputs / "x.npy", inputs / "y.npy", "--map", *options.split())
+    assert f"y.npy: {said}, 1,000 rows" in done.stderr
+
+
 def test_version_config_and_help():
     assert run("--version").stdout == f"unitmass {um.__version__}\n"
     assert um.__version__ in run("config").stdout
@@ -383,7 +396,8 @@ def test_progress_is_drawn_on_a_terminal_only(inputs, off, seen_on_a_terminal):
             ["x.npy", "y.npy", "--map", "softmax", "--batch-rows", "0"],
             r"argument --batch-rows: expected a number from 1 to .*, found 0",
         ),
-        (["x.npy", "y.npz", "--map", "softmax", "--sparse"], r"sparse: softmax has no zeros to leave out.*"),
+        (["x.npy", "y.npz", "--map", "softmax", "--sparse"], r"sparse: softmax has no sparse result; .*"),
+        (["x.npy", "y.npy", "--map", "csoftmax"], r"the following arguments are required by --map csoftmax: --upper"),
         (["x.npy", "y.npy", "--map", "sparsemax", "--sparse"], r"y\.npy: must be a \.npz file, for .*"),
         (["x.npy", "y.parquet", "--map", "softmax"], r"y\.parquet: must be a \.npy file, for x\.npy"),
         (["x.txt", "y.npy", "--map", "softmax"], r"x\.txt: the name must end in .*"),

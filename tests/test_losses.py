@@ -612,7 +612,94 @@ def test_what_fills_up_a_list():
     )
 
 
+def test_what_takes_no_part_may_have_any_target():
+    x, out = np.array([[1.0, 2], [3, 4]]), np.array([[True], [False]])
+    first = losses.cross_entropy(x[:1], [1])[0]
+    for rest in ({"weights": [1, 0]}, {"where": out}):
+        for targets in ([1, -7], [[0, 1.0], [0, 0]], [[0, 1.0], [np.nan, -3]]):
+            assert losses.cross_entropy(x, targets, reduction="mean", **rest) == first
+        first_set = losses.subset_softmax_loss(x[:1], [[1, 0]])[0]
+        for targets in ([[1, 0], [np.nan, 7]], [[1, 0], [0.5, 0]]):
+            np.testing.assert_array_equal(losses.subset_softmax_loss(x, targets, **rest), [first_set, 0])
+        value = losses.zlpr(x, [[0, -1], [9, -1]], sparse_labels=True, **rest)
+        np.testing.assert_array_equal(value, [losses.zlpr(x[0], [1, 0]), 0])
+    z, where = np.array([0.9, 0.8, 0.3]), np.array([True, False, True])
+    for name in ("zlpr", "cosent", "smooth_f1"):
+        f = getattr(losses, name)
+        plain = f(z, [1, 0, 0], where=where, value_and_grad=True)
+        for missing in (np.nan, -1.0):
+            for got, expected in zip(f(z, [1, missing, 0], where=where, value_and_grad=True), plain, strict=True):
+                np.testing.assert_array_equal(got, expected)
+
+
 # --- special values ---------------------------------------------------------------------------------------------------
+
+
+def test_standardised_scores_of_any_size():
+    f = losses.exact_accuracy_loss
+    for c, n in ((0.1, 3), (0.7, 3), (1.1, 6), (3.3, 100), (1000000.1, 10), (np.finfo(float).max, 4)):
+        value, gradient = f(np.full(n, c), 0, normalize=True, value_and_grad=True)
+        assert value == f(np.zeros(n), 0)
+        assert not gradient.any()
+    expected = f([1.0, 0, 0], 0, normalize=True)
+    for size in (1e-300, 1e100, 1e200, 1.7e308):
+        np.testing.assert_allclose(f([size, 0, 0], 0, normalize=True), expected, rtol=1e-14)
+    least = np.finfo(float).min
+    value, gradient = f([least, least, 1, 2], 2, normalize=True, value_and_grad=True)
+    np.testing.assert_allclose(value, f([-1.0, -1, 1, 1], 2), rtol=1e-14)
+    assert np.isfinite(gradient).all()
+
+
+def test_no_score_at_all():
+    for name in ("exact_accuracy_loss", "cross_entropy", "entmax_loss", "smooth_accuracy"):
+        value, gradient = getattr(losses, name)([[-np.inf] * 3], [0], value_and_grad=True)
+        assert np.isnan(value).all()
+        assert np.isnan(gradient).all()
+
+
+@pytest.mark.parametrize("dtype", NATIVE)
+def test_smoothing_of_scores_out_of_reach(dtype):
+    x = np.array([np.finfo(dtype).min, 1, 2], dtype)
+    assert losses.cross_entropy(x, 2, 0.5, label_smoothing=0.1) == np.inf
+    assert losses.cross_entropy(x, 2, 0.5) < 1
+    assert losses.cross_entropy(x, 2, 0.5, label_smoothing=0.1, where=[False, True, True]) < 1
+
+
+def test_a_centred_group_with_an_infinite_score():
+    def f(v, where=True):
+        return losses.group_zlpr([[v, 0, 1.0], [0, 0, 0]], [2, 0], centred=True, where=where)
+
+    assert f(1e300) > 1e299
+    assert f(np.inf) == np.inf
+    left = np.array([[False, True, True], [True] * 3])
+    np.testing.assert_array_equal(f(np.inf, left), f(5.0, left))
+
+
+@pytest.mark.parametrize("dtype", FLOATS[:3])
+def test_the_slope_of_an_angle_is_bounded(dtype):
+    for scale, label in ((64.0, 0), (30.0, 1)):
+        x = np.array([1, -1, 0.5], dtype)
+        _, gradient = losses.arcface(x, label, scale=scale, value_and_grad=True)
+        assert np.isfinite(gradient.astype(float)).all()
+        assert abs(float(gradient[label])) <= scale * (1 + 1024)
+
+
+def test_weights_that_overflow_are_refused():
+    x = np.zeros((2, 2))
+    with pytest.raises(ValueError, match=r"weights.*finite.*inf"):
+        losses.cross_entropy(x, [0, 0], weights=1e308, reduction="mean")
+    with pytest.raises(ValueError, match=r"weights.*1e39"):
+        losses.cross_entropy(x.astype(np.float32), [0, 0], weights=1e39)
+    np.testing.assert_allclose(losses.cross_entropy(x, [0, 0], weights=1e300, reduction="mean"), math.log(2))
+
+
+def test_a_refused_label_is_shown_as_an_integer():
+    for label in (-1, 3, 2**60 + 1):
+        with pytest.raises(ValueError, match=rf"^targets: .*found {label}$"):
+            losses.cross_entropy([0.0, 1, 2], label)
+    with pytest.raises(ValueError, match=r"^k: .*found 4$"):
+        losses.soft_top_k([0.0, 1, 2], 4)
+
 
 IMPOSSIBLE = [c for c in CASES if c.core == 1 and c.targets != "cosines"]
 

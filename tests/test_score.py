@@ -299,7 +299,8 @@ def test_sparse_names_that_are_taken():
         ({"map": "softmax", "alpha": 2}, ValueError, r"alpha: belongs to entmax or normmax, not to softmax"),
         ({"map": "softmax", "out": 2}, ValueError, r"out: not an option of any map"),
         ({"map": "entmax", "alpha": 0.5}, ValueError, r"alpha"),
-        ({"map": "softmax", "sparse": True}, ValueError, r"sparse: softmax has no zeros"),
+        ({"map": "softmax", "sparse": True}, ValueError, r"sparse: softmax has no sparse result; .* sparsemax"),
+        ({"map": "normmax", "sparse": True}, ValueError, r"sparse: normmax has no sparse result; .* sparsemax"),
         ({"map": "sparsemax", "columns": ["b"], "sparse": True}, ValueError, r"sparse: needs a list column"),
         ({"column": "a", "columns": ["b"]}, ValueError, r"give one of the two"),
         ({"columns": ["b", "a", "b"]}, ValueError, r"'b' is named twice"),
@@ -423,6 +424,8 @@ def test_losses_want_targets():
         list(um.score_batches([matrix()], loss="cross_entropy"))
     with pytest.raises(TypeError, match=r"tuples of scores and targets belong to a loss"):
         list(um.score_batches([(matrix(), LABELS)]))
+    with pytest.raises(TypeError, match=r"scores: a masked array"):
+        list(um.score_batches([(np.ma.ones((6, 4)), LABELS)], loss="cross_entropy"))
     batch = pa.record_batch({"s": variable(matrix(2)), "y": [0, 1], "cross_entropy": [0, 0]})
     with pytest.raises(ValueError, match=r"cross_entropy: the batch has a column of this name already"):
         list(um.score_batches([batch], loss="cross_entropy", target="y"))

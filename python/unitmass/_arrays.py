@@ -219,6 +219,8 @@ def check_out(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
 
 
 def _takes_directly(out: Array, rows: Rows) -> bool:
+    if not out.size:  # shares no memory with anything, and yet a kernel cannot borrow it twice
+        return False
     return out.dtype == rows.values.dtype and out.flags.c_contiguous and out.flags.aligned
 
 

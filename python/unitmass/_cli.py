@@ -13,6 +13,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from inspect import Parameter, signature
 from pathlib import Path
 from typing import Any, NoReturn, get_args
 
@@ -343,6 +344,9 @@ def _check_usage(
 ) -> None:
     """Exit with code 2 if the options do not fit each other, before any file is touched."""
     sparse = rest["sparse"]
+    for name, parameter in signature(MAPS[map][0]).parameters.items():
+        if name in _OPTIONS and name not in options and parameter.default is Parameter.empty:
+            parser.error(f"the following arguments are required by --map {map}: --{name}")
     try:
         kind, other = file_format(source), file_format(target)
         score_batches([], map=map, column=column, columns=columns, sparse=sparse, workers=rest["workers"], **options)
@@ -496,7 +500,11 @@ def _check_sector(parser: argparse.ArgumentParser, plot: str | None, rest: dict[
 
 
 def _report(report: dict[str, Any], as_json: bool) -> None:
-    options = "".join(f", {name} {value:g}" for name, value in report["options"].items() if isinstance(value, float))
+    options = "".join(
+        f", {name} {value:g}" if isinstance(value, float) else f", {name} {value}"
+        for name, value in report["options"].items()
+        if value is not None
+    )
     resumed = f" ({report['resumed_rows']:,} of them before)" if report["resumed_rows"] else ""
     nan = f"; NaN in {report['nan_rows']:,} rows" if report["nan_rows"] else ""
     print(

@@ -85,7 +85,8 @@ def score_batches(
     workers : int, optional
         Threads to use; all available ones by default. The result does not depend on it.
     **options
-        Options of the map or loss, such as `temperature`, `alpha` or `k`: numbers or names, the same for every row.
+        Options of the map or loss, such as `temperature`, `alpha` or `k`: numbers or names, the same for every row;
+        `upper` may be an array that broadcasts to every batch.
 
     Returns
     -------
@@ -223,7 +224,7 @@ class Scores(_Stream):
     ) -> None:
         super().__init__(batches, "map", map, MAPS, column, columns, axis, options)
         if sparse and map not in SPARSE_MAPS:
-            raise ValueError(f"sparse: {map} has no zeros to leave out; use {', '.join(SPARSE_MAPS)}")
+            raise ValueError(f"sparse: {map} has no sparse result; those that have are {', '.join(SPARSE_MAPS)}")
         if sparse and columns is not None:
             raise ValueError("sparse: needs a list column, not several numeric columns")
         self._arguments = {"workers": workers, **options, **({"sparse": True} if sparse else {})}
@@ -231,9 +232,9 @@ class Scores(_Stream):
         self.dtype: np.dtype[Any] | None = None  # of the probabilities
         self._written = 0  # bytes in memory for a probability
         self.growth = 1.0  # the same for each byte of scores
-        # So that a bad value of an option is found before any work; a row of any length may be there to hold a sum.
-        probe = np.zeros((0, 1 << 40)) if {"k", "upper"} & {*MAPS[map][1]} else np.zeros((1, 1))
-        self._function(probe, **self._arguments)
+        # So that a bad value of an option is found before any work; whether a row can hold a sum, the row will tell.
+        columns_of_it = np.shape(options.get("upper", 1.0)) or (1,)
+        self._function(np.zeros((0, *columns_of_it)), **self._arguments)
 
     def _array(self, batch: Any, axis: int) -> Any:
         if not isinstance(batch, np.ndarray):
@@ -311,11 +312,11 @@ class Losses(_Stream):
     def _array(self, batch: Any, axis: int) -> Any:
         if not isinstance(batch, tuple) or len(batch) != 2:
             raise TypeError(f"batches: a loss needs tuples of scores and targets, not {type(batch).__name__}")
-        x = np.asarray(batch[0])
-        values = self._function(x, batch[1], axis=axis, **self._arguments)
+        x, wanted = batch
+        values = self._function(x, wanted, axis=axis, **self._arguments)
         self.rows += values.size
         self.nan_rows += int(np.count_nonzero(np.isnan(values)))
-        self.nbytes += x.nbytes
+        self.nbytes += np.asarray(x).nbytes
         return values
 
     def _record_batch(self, batch: pa.RecordBatch) -> pa.RecordBatch:

@@ -873,8 +873,8 @@ def smooth_max(
 
     Notes
     -----
-    :math:`\frac1k \log \sum_i e^{k x_i}`, at least the maximum and at most :math:`(\log n)/k` above it. The gradient is
-    softmax(k x).
+    :math:`\frac1k \log \sum_i e^{k x_i}`: for k > 0 at least the maximum and at most :math:`(\log n)/k` above it, for k
+    < 0 as near below the minimum. The gradient is softmax(k x).
 
     A row with a NaN becomes NaN, even if the NaN is excluded. Scores of -inf (of +inf for k < 0) take no part; a row of
     nothing else has itself as its value, and a gradient of NaN. Scores of +inf (-inf) share the gradient equally. A row

@@ -67,7 +67,7 @@ def cross_entropy(
         become float64.
     targets : array_like
         Integers in the shape of `scores` without `axis`: the index of the right score in each row. Or numbers in the
-        shape of `scores`: probabilities, which add up to 1 in each row.
+        shape of `scores`: probabilities, which add up to 1 in each row, or to within 0.01 of it.
     temperature : float, default 1.0
         Divides the scores; finite and positive.
     label_smoothing : float, default 0.0
@@ -213,7 +213,7 @@ def entmax_loss(
         become float64.
     targets : array_like
         Integers in the shape of `scores` without `axis`: the index of the right score in each row. Or numbers in the
-        shape of `scores`: probabilities, which add up to 1 in each row.
+        shape of `scores`: probabilities, which add up to 1 in each row, or to within 0.01 of it.
     alpha : float or array_like, default 1.5
         1 is the cross entropy of the softmax, 2 the sparsemax loss; at least 1 and finite. Or one for each row,
         broadcast to the shape of `scores` without `axis`.
@@ -342,7 +342,7 @@ def normmax_loss(
         become float64.
     targets : array_like
         Integers in the shape of `scores` without `axis`: the index of the right score in each row. Or numbers in the
-        shape of `scores`: probabilities, which add up to 1 in each row.
+        shape of `scores`: probabilities, which add up to 1 in each row, or to within 0.01 of it.
     alpha : float or array_like, default 2.0
         The exponent of the norm, above 1 and finite. Or one for each row, broadcast to the shape of `scores` without
         `axis`.
@@ -458,7 +458,7 @@ def topk_cross_entropy(
         become float64.
     targets : array_like
         Integers in the shape of `scores` without `axis`: the index of the right score in each row. Or numbers in the
-        shape of `scores`: probabilities, which add up to 1 in each row.
+        shape of `scores`: probabilities, which add up to 1 in each row, or to within 0.01 of it.
     k : int
         How many scores are summed, at least 1.
     axis : int, default -1
@@ -744,8 +744,8 @@ def arcface(
     -----
     The cross entropy of :math:`s z`, where z are the cosines but for that of the right class, which becomes
     :math:`\cos(\theta_y + m)` [1]_, or :math:`\cos\theta_y - m \sin m` where the sum is above :math:`\pi` and the
-    cosine would rise again. Cosines beyond 1 or -1, as rounding makes them, count as 1 or -1, and the derivative of
-    the angle, which grows without end there, is bounded.
+    cosine would rise again. A target's cosine beyond 1 or -1, as rounding makes it, counts as 1 or -1; the derivative
+    of the angle, which grows without end there, is taken to be at most 1024.
 
     A row with a NaN becomes NaN, even if the NaN is excluded. Scores of -inf stand for the impossible: they take no
     part, and a target on one of them makes the loss +inf.
@@ -867,8 +867,8 @@ def sphereface(
     -----
     The cross entropy of :math:`s z`, where z are the cosines but for that of the right class, which becomes
     :math:`(-1)^k \cos(m\theta_y) - 2k`, which falls with the angle all the way, :math:`k = \lfloor m \theta_y / \pi
-    \rfloor` [1]_. Cosines beyond 1 or -1, as rounding makes them, count as 1 or -1, and the derivative of the
-    angle, which grows without end there, is bounded.
+    \rfloor` [1]_. A target's cosine beyond 1 or -1, as rounding makes it, counts as 1 or
+    -1.
 
     A row with a NaN becomes NaN, even if the NaN is excluded. Scores of -inf stand for the impossible: they take no
     part, and a target on one of them makes the loss +inf.

@@ -58,7 +58,7 @@ def smooth_accuracy(
         become float64.
     targets : array_like
         Integers in the shape of `scores` without `axis`: the index of the right score in each row. Or numbers in the
-        shape of `scores`: probabilities, which add up to 1 in each row.
+        shape of `scores`: probabilities, which add up to 1 in each row, or to within 0.01 of it.
     temperature : float, default 1.0
         Divides the scores; finite and positive.
     axis : int, default -1
@@ -221,8 +221,8 @@ def smooth_f1(
     temperature falls, it becomes the F1 score of the labels with scores above 0. A metric: the more, the better. To
     take it over a whole table in place of each row, reshape the table to one row.
 
-    A row with a NaN becomes NaN, even if the NaN is excluded. Scores of -inf take no part, nor do
-    their targets.
+    A row with a NaN becomes NaN, even if the NaN is excluded. Scores of -inf take no part, nor do their targets. A row
+    without positives, wanted or predicted, is 0.
 
     References
     ----------

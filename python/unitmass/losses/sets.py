@@ -124,7 +124,8 @@ def zlpr(
     s_j}\bigr)`.
 
     A row with a NaN becomes NaN, even if the NaN is excluded. Scores of -inf stand for the impossible: they take no
-    part, and a target above 0 on one of them makes the loss +inf.
+    part, and a target above 0 on one of them makes the loss +inf (with a margin, where any score could count against
+    it).
 
     References
     ----------
@@ -328,27 +329,27 @@ def group_zlpr(
     axis : int, default -1
         The axis of the scores.
     reduction : {"none", "sum", "mean"}, default "none"
-        What becomes of the values: nothing, their sum, or that divided by the sum of the weights of the rows that take
+        What becomes of the values: nothing, their sum, or that divided by the sum of the weights of those that take
         part.
     weights : float or array_like, optional
-        What the value of a row is multiplied by, finite and not negative; broadcast to the shape of `scores` without
-        `axis`. A row with weight 0 takes no part.
+        What the value of n groups is multiplied by, finite and not negative; broadcast to the shape of the result.
+        Groups with weight 0 take no part.
     ignore_index : int, optional
         The label of groups that take no part. Belongs to integer targets.
     value_and_grad : bool, default False
         Return the gradient too.
     where : array_like of bool, optional
-        Scores that take part; broadcast to the shape of `scores`. Others count as -inf. A row without any takes no
-        part.
+        Scores that take part; broadcast to the shape of `scores`. Others count as -inf. n groups without any take
+        no part.
     workers : int, optional
         Threads to use; all available ones by default, negative numbers count back from all.
 
     Returns
     -------
-    ndarray, shape of `scores` without `axis`
-        The loss of each row in the type of the scores, or a scalar by `reduction`. Rows that take no part have 0, and a
-        mean over none is NaN. With ``value_and_grad=True`` a tuple of this and its gradient with respect to the scores,
-        in their shape and type.
+    ndarray, shape of `scores` without `axis` and the axis before it
+        The loss of each n groups in the type of the scores, or a scalar by `reduction`. Groups that take no part have
+        0, and a mean over none is NaN. With ``value_and_grad=True`` a tuple of this and its gradient with respect to
+        the scores, in their shape and type.
 
     Raises
     ------
@@ -517,8 +518,8 @@ def cosent(
     Raises
     ------
     ValueError
-        If `scale` is not finite and positive; a target is out of range; a weight is negative or not finite;
-        `reduction` is unknown; `axis` is empty or does not exist; if `scores` is a scalar; if a shape does not fit.
+        If `scale` is not finite and positive; a weight is negative or not finite; `reduction` is unknown; `axis` is
+        empty or does not exist; if `scores` is a scalar; if a shape does not fit.
     TypeError
         If an array is complex, masked or not numeric, or `where` is not boolean.
 

@@ -45,7 +45,9 @@ def capped_simplex(
     upper : float or array_like
         The most that an entry can get, at least 0; +inf is no bound. Broadcast to the shape of `x`.
     total : float or array_like, default 1.0
-        The sum, finite and positive; or one for each row, broadcast to the shape of `x` without `axis`.
+        The sum, finite and positive in the type of the result, and such that the computation can add up a row: not
+        subnormal, and at most the largest number over 4 n. Or one for each row, broadcast to the shape of `x` without
+        `axis`.
     axis : int, default -1
         The axis of the scores.
     where : array_like of bool, optional
@@ -118,7 +120,7 @@ def csparsemax(
     upper : float or array_like
         The most that an entry can get, at least 0; +inf is no bound. Broadcast to the shape of `x`.
     temperature : float, default 1.0
-        Divides the scores; finite and positive.
+        Divides the scores; finite and positive, and at most the largest number of the computation over 4 n.
     axis : int, default -1
         The axis of the scores.
     where : array_like of bool, optional
@@ -137,8 +139,8 @@ def csparsemax(
     Raises
     ------
     ValueError
-        If `upper` is negative or NaN, the bounds of a row cannot hold its sum, or `temperature` is not finite and
-        positive; `axis` is empty or does not exist; if `x` is a scalar; if a shape does not fit.
+        If `upper` is negative or NaN, the bounds of a row cannot hold its sum, or `temperature` is out of its
+        range; `axis` is empty or does not exist; if `x` is a scalar; if a shape does not fit.
     TypeError
         If `x` is complex, masked or not numeric, `where` is not boolean, or `out` cannot hold the result.
 
@@ -272,7 +274,8 @@ def budget(
         The sum, positive and at most n, not necessarily whole; or one for each row, broadcast to the shape of `x`
         without `axis`.
     temperature : float, default 1.0
-        Divides the scores; finite and positive.
+        Divides the scores; finite and positive, and `k` times it at most the largest number of the computation over
+        4 n.
     axis : int, default -1
         The axis of the scores.
     where : array_like of bool, optional
@@ -291,8 +294,8 @@ def budget(
     Raises
     ------
     ValueError
-        If `k` is not positive or more than n, or `temperature` is not finite and positive; `axis` is empty or does not
-        exist; if `x` is a scalar; if a shape does not fit.
+        If `k` is not positive or more than n, or `temperature` is out of its range; `axis` is empty or does not exist;
+        if `x` is a scalar; if a shape does not fit.
     TypeError
         If `x` is complex, masked or not numeric, `where` is not boolean, or `out` cannot hold the result.
 
@@ -325,9 +328,11 @@ def budget(
     """
     rows = Rows.of(x, axis, "x")
     n, sums = rows.values.shape[rows.axis], np.atleast_1d(per_row(k, rows, "k"))
-    possible = (sums > 0) & (sums <= n)
+    possible = (sums > 0) & np.isfinite(sums)
     if not possible.all():
-        raise ValueError(f"k: must be positive and at most {n}, the number of scores, found {sums[~possible][0]}")
+        raise ValueError(f"k: must be finite and positive, found {sums[~possible][0]}")
+    if rows.values.size and sums.max() > n:  # as with the bounds, rows that are not there hold any sum
+        raise ValueError(f"k: must be at most {n}, the number of scores, found {sums.max()}")
     t = number(temperature, "temperature")
     return map_scores(_core.capped_simplex, rows, axis, k, 1.0, t, name="k", where=where, out=out, workers=workers)
 
@@ -337,13 +342,13 @@ def _bounded(x: ArrayLike, upper: Any, axis: int, out: Array | None) -> tuple[Ar
     if isinstance(upper, (float, int)):
         return x, number(upper, "upper")
     rows = Rows.of(x, axis, "x")
-    bound = _bound(upper, rows)
+    bound = _bound(upper, rows, "x")
     if out is not None and isinstance(bound, np.ndarray) and np.may_share_memory(bound, out):
         bound = bound.copy()
     return rows, bound
 
 
-def _bound(upper: Any, rows: Rows) -> float | Array:
+def _bound(upper: Any, rows: Rows, of: str) -> float | Array:
     """Take bounds as the kernels do: one, n that are the same for every row, or n for each, the axis moved last."""
     if isinstance(upper, (float, int)):
         return number(upper, "upper")
@@ -354,19 +359,20 @@ def _bound(upper: Any, rows: Rows) -> float | Array:
     try:
         each = np.broadcast_to(values, shape)
     except ValueError:
-        raise ValueError(f"upper: shape {values.shape} does not broadcast to the shape {shape} of x") from None
+        raise ValueError(f"upper: shape {values.shape} does not broadcast to the shape {shape} of {of}") from None
     lengths = (1,) * (len(shape) - values.ndim) + values.shape
     if all(length == 1 for i, length in enumerate(lengths) if i != axis):
         each = np.broadcast_to(values.reshape(-1), shape[axis])
     else:
         each = np.moveaxis(each, axis, -1)
-    return np.ascontiguousarray(each, _computed(rows)).reshape(-1)
+    with np.errstate(over="ignore"):  # to +inf, which is no bound either
+        return np.ascontiguousarray(each, _computed(rows)).reshape(-1)
 
 
 def _stored(upper: Any, rows: Rows) -> float | Array:
     """Take bounds as an entry that has reached them is stored: in bfloat16, of which the kernel does not know."""
     with np.errstate(over="ignore"):
-        stored = np.asarray(_bound(upper, rows)).astype(rows.dtype).astype(_computed(rows))
+        stored = np.asarray(_bound(upper, rows, "p")).astype(rows.dtype).astype(_computed(rows))
     return stored if stored.ndim else float(stored)
 
 
@@ -429,11 +435,7 @@ def capped_simplex_vjp(
     >>> um.capped_simplex_vjp([0.0, 0.75, 0.5, 0.25], [1.0, 2.0, 3.0, 5.0], 0.75)
     array([ 0.,  0., -1.,  1.])
     """
-    rows, vector = pair(p, g, axis)
-    bound = _stored(upper, rows)
-    return map_pair(
-        _core.capped_simplex_vjp, rows, vector, bound, 1.0, shape=rows.values.shape, out=out, workers=workers
-    )
+    return csparsemax_vjp(p, g, upper, axis=axis, out=out, workers=workers)
 
 
 def csparsemax_vjp(
@@ -618,6 +620,4 @@ def budget_vjp(
     >>> um.budget_vjp([0.0, 1.0, 0.25, 0.75], [1.0, 2.0, 3.0, 5.0])
     array([ 0.,  0., -1.,  1.])
     """
-    rows, vector = pair(p, g, axis)
-    t = number(temperature, "temperature")
-    return map_pair(_core.capped_simplex_vjp, rows, vector, 1.0, t, shape=rows.values.shape, out=out, workers=workers)
+    return csparsemax_vjp(p, g, 1.0, temperature=temperature, axis=axis, out=out, workers=workers)

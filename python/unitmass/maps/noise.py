@@ -85,6 +85,9 @@ def noisy_argmax(
     constant to the scores changes nothing but their own rounding. It is the gradient of
     :math:`E \max_j (x_j + s \epsilon_j)`.
 
+    The cost is O(n) a node. Uniform noise alone takes O(m²) for m different scores that lie so near to the largest that
+    each may win: 50,000 scores within s / 1000 of it take seconds, and their gradient three times as long.
+
     A row with a NaN becomes NaN, even if the NaN is excluded. Scores of -inf get exactly 0; a row of nothing else
     becomes NaN. Scores of +inf share the mass equally and the others get exactly 0.
 
@@ -271,8 +274,6 @@ def sample(
 def _law(noise: Any) -> _core.Noise:
     """Take a law of noise: its name, or a table of it."""
     if isinstance(noise, str):
-        if noise not in _NAMES:
-            raise ValueError(f"noise: expected {', '.join(_NAMES)} or a triple (grid, pdf, cdf), found {noise!r}")
         return _core.Noise(noise)
     if not isinstance(noise, (tuple, list)) or len(noise) != 3:
         raise TypeError(f"noise: expected a name or a triple (grid, pdf, cdf), found {reprlib.repr(noise)}")
@@ -283,6 +284,3 @@ def _law(noise: Any) -> _core.Noise:
             f"found shapes {grid.shape}, {pdf.shape} and {cdf.shape}"
         )
     return _core.Noise.table(grid, pdf, cdf)
-
-
-_NAMES = ("gumbel", "normal", "exponential", "uniform", "logistic")

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from unitmass import _core
-from unitmass._arrays import Array, map_pair, map_scores, number, pair, per_row
+from unitmass._arrays import Array, Rows, map_pair, map_scores, number, pair, per_row
 
 if TYPE_CHECKING:
-    from numpy.typing import ArrayLike
+    from numpy.typing import ArrayLike, NDArray
 
 __all__ = ["normmax", "normmax_vjp", "project_l1_ball", "project_l1_ball_vjp"]
 
@@ -107,7 +109,9 @@ def project_l1_ball(
         Scores, n of them along `axis`. float16, float32, float64 and bfloat16 keep their type; integers and booleans
         become float64.
     radius : float or array_like, default 1.0
-        The sum, finite and positive; or one for each row, broadcast to the shape of `x` without `axis`.
+        The sum, finite and positive in the type of the result, and such that the computation can add up a row: not
+        subnormal, and at most the largest number over 4 n. Or one for each row, broadcast to the shape of `x` without
+        `axis`.
     axis : int, default -1
         The axis of the scores.
     where : array_like of bool, optional
@@ -280,5 +284,19 @@ def project_l1_ball_vjp(
     array([1., 2., 4.])
     """
     rows, vector = pair(p, g, axis)
-    radii = per_row(radius, rows, "radius")
+    radii = _stored(per_row(radius, rows, "radius"), rows)
     return map_pair(_core.project_l1_ball_vjp, rows, vector, radii, shape=rows.values.shape, out=out, workers=workers)
+
+
+def _stored(radii: float | NDArray[np.float64], rows: Rows) -> float | NDArray[np.float64]:
+    """Take radii as the least norms of rows on the sphere, where rounding to the type of `rows` can take much of them.
+
+    The kernel allows for the rounding of numbers in its own types that are not subnormal.
+    """
+    if rows.dtype == np.float16:  # half of the least number above 0 for each entry
+        least = np.maximum(radii - rows.values.shape[rows.axis] * 2.0**-25, 2.0**-24)
+    elif rows.dtype.name == "bfloat16":  # of 8 bits, and of the range of float32
+        least = np.multiply(radii, 1 - 2.0**-7)
+    else:
+        return radii
+    return np.where(np.greater(radii, 0), least, radii)[()]  # what is no radius is left for the kernel to name

@@ -29,6 +29,16 @@ pub enum Error {
         /// What came.
         value: f64,
     },
+    /// An integer lies outside its domain.
+    #[error("{argument}: must be {domain}, found {value}")]
+    Integer {
+        /// The argument's name, as the caller knows it.
+        argument: &'static str,
+        /// The values that are allowed.
+        domain: &'static str,
+        /// What came.
+        value: i64,
+    },
     /// Something that cannot be done in this way.
     #[error("{argument}: {reason}")]
     Unsupported {

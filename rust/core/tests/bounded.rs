@@ -782,6 +782,227 @@ fn long_rows_have_the_same_bits_and_are_right() {
     }
 }
 
+/// The rounding of the bounds is allowed for, however many there are; no more than that.
+#[test]
+fn bounds_that_cannot_hold_the_total_are_refused() {
+    fn held<E: Number>(map: &Map, n: usize) -> Result<f64, Error> {
+        let x = vec![E::from_f64(0.0); n];
+        let mut out = x.clone();
+        let scores = Scores::new(Shape::rows(1, n), &x);
+        with_run(Level::new(), 2, |run| map.run(run, &scores, &mut out))?;
+        Ok(sum(&wide(&out)))
+    }
+    let maps = |caps: &Caps| {
+        [
+            Map::Capped(caps.clone(), 1.0, 1.0),
+            Map::Csoftmax(caps.clone(), 1.0),
+        ]
+    };
+    for n in [3, 50, 700, 10_000, 1_000_000] {
+        let share = 1.0 / n as f64;
+        let nearest = share as f32;
+        let down = if f64::from(nearest) > share {
+            nearest.next_down()
+        } else {
+            nearest
+        };
+        for caps in [
+            Caps::All(f64::from(down)),
+            Caps::Row(vec![f64::from(down); n]),
+        ] {
+            for map in maps(&caps) {
+                let held = held::<f32>(&map, n).unwrap();
+                assert!((held - 1.0).abs() < 2e-7, "{n} {held}");
+            }
+        }
+        for caps in [Caps::All(share), Caps::Row(vec![share; n])] {
+            for map in maps(&caps) {
+                let held = held::<f64>(&map, n).unwrap();
+                assert!((held - 1.0).abs() < 1e-15, "{n} {held}");
+            }
+        }
+        for part in [0.9, 0.9999, 0.999_995] {
+            for caps in [Caps::All(part * share), Caps::Row(vec![part * share; n])] {
+                for map in maps(&caps) {
+                    let refused = held::<f32>(&map, n);
+                    assert!(
+                        matches!(
+                            refused,
+                            Err(Error::Domain {
+                                argument: "upper",
+                                ..
+                            })
+                        ),
+                        "{n}"
+                    );
+                    assert!(held::<f64>(&map, n).is_err(), "{n}");
+                }
+            }
+        }
+    }
+    // What is left of a row, too.
+    let n = 140_001;
+    for n in [60, 500, 5000, n] {
+        for map in maps(&Caps::All(1.0 / (n - 2) as f64)) {
+            let row = |special: f64, count: usize| -> Vec<f32> {
+                let mut x = vec![0.0; n];
+                x[..count].fill(special as f32);
+                mapped_row(&map, &x)
+            };
+            assert!((sum(&wide(&row(-INF, 1))) - 1.0).abs() < 5e-7, "{map:?}");
+            assert!(row(-INF, 3).iter().all(|p| p.is_nan()), "{map:?}");
+            assert!((sum(&wide(&row(INF, n - 1))) - 1.0).abs() < 5e-7, "{map:?}");
+            assert!((sum(&wide(&row(INF, n - 2))) - 1.0).abs() < 5e-7, "{map:?}");
+        }
+    }
+}
+
+/// Distances between scores may be beyond the numbers.
+#[test]
+fn the_largest_scores_are_mapped_like_others() {
+    fn check<E: Number>(largest: f64, n: usize) {
+        let share = 1.01 / n as f64; // n - 1 of them are less than 1
+        let mut x = vec![E::from_f64(largest); n];
+        x[1] = E::from_f64(-largest);
+        for caps in [Caps::All(share), Caps::Row(vec![share; n])] {
+            let map = Map::Capped(caps, 1.0, 1.0);
+            let p = wide(&mapped_row(&map, &x));
+            let rest = 1.0 - share * (n - 1) as f64;
+            for (k, &p) in p.iter().enumerate() {
+                let truth = if k == 1 { rest } else { share };
+                assert!(
+                    (p - truth).abs() < 2.0 * E::EPSILON,
+                    "{n} {k}: {p}, not {truth}"
+                );
+            }
+        }
+        // The infinite one takes its bound, the largest finite ones theirs, and the smallest score the rest.
+        x[0] = E::from_f64(INF);
+        let p = wide(&mapped_row(&Map::Capped(Caps::All(share), 1.0, 1.0), &x));
+        assert!(p[0] == p[2] && p[1] > 0.0 && (sum(&p) - 1.0).abs() < 4.0 * E::EPSILON);
+        // Not all is at its bound, and the temperature counts.
+        let lowest = -2f64.powi(largest.log2() as i32 - 1); // so that sums with t are exact
+        let t = -lowest / 2.0 / n.next_power_of_two() as f64;
+        let x: Vec<E> = (0..n)
+            .map(|k| E::from_f64(if k == 1 { lowest + t / 2.0 } else { lowest }))
+            .collect();
+        let p = wide(&mapped_row(&Map::Capped(Caps::All(INF), 1.0, t), &x));
+        let lower = 0.5 / n as f64;
+        assert!(
+            (p[0] - lower).abs() < 2.0 * E::EPSILON * lower,
+            "{n} {}",
+            p[0]
+        );
+        assert!(
+            (p[1] - 0.5 - lower).abs() < 2.0 * E::EPSILON,
+            "{n} {}",
+            p[1]
+        );
+    }
+    for n in [5, 40, 300, 1000, 140_001] {
+        check::<f32>(f64::from(f32::MAX), n);
+        check::<f64>(f64::MAX, n);
+    }
+}
+
+/// Entries that reach their bounds far apart do not take a pass each.
+#[test]
+fn far_scores_take_few_passes() {
+    /// [`csoftmax_by_sorting`] in O(n log n), for one bound.
+    fn reference(x: &[f64], u: f64, t: f64) -> Vec<f64> {
+        let mut order: Vec<usize> = (0..x.len()).collect();
+        order.sort_by(|&a, &b| x[b].total_cmp(&x[a]));
+        let z = |k: usize| x[order[k]] / t;
+        // The logarithm of the sum from each on.
+        let mut tail = vec![-INF; x.len() + 1];
+        for k in (0..x.len()).rev() {
+            tail[k] = z(k) + (tail[k + 1] - z(k)).exp().ln_1p();
+        }
+        let rest = |k: usize| 1.0 - k as f64 * u;
+        let first = (0..x.len()).find(|&k| (z(k) - tail[k]).exp() * rest(k) <= u);
+        let first = first.unwrap();
+        let mut p = vec![u; x.len()];
+        for k in first..x.len() {
+            p[order[k]] = (z(k) - tail[first]).exp() * rest(first);
+        }
+        p
+    }
+    let mut numbers = Numbers::new(5);
+    for (n, t) in [(60, 1e-3), (5000, 1e-4), (1 << 16, 1e-6), (140_001, 1e-7)] {
+        let x: Vec<f64> = (0..n).map(|_| numbers.uniform(0.0, 1.0)).collect();
+        for slack in [1.001, 3.3, 50.0] {
+            let u = slack / n as f64;
+            let truth = reference(&x, u, t);
+            let single = Map::Csoftmax(Caps::All(u), t);
+            let p = mapped_row(&single, &x);
+            assert!((sum(&p) - 1.0).abs() <= 4.0 * f64::EPSILON);
+            for (k, (p, truth)) in p.iter().zip(&truth).enumerate() {
+                // What the rounding of x/T does.
+                assert!(
+                    (p - truth).abs() <= 4e-16 * truth / t + 1e-18,
+                    "{n} {k}: {p}, not {truth}"
+                );
+            }
+            let own = mapped_row(&Map::Csoftmax(Caps::Row(vec![u; n]), t), &x);
+            assert_eq!(bits(&p), bits(&own));
+            for (_, level) in every_level() {
+                let again = mapped(&single, Shape::rows(1, n), &x, None, (level, 2));
+                assert_eq!(bits(&p), bits(&again));
+            }
+            let narrow: Vec<f32> = x.iter().map(|&x| x as f32).collect();
+            let p = wide(&mapped_row(&single, &narrow));
+            assert!((sum(&p) - 1.0).abs() <= 4.0 * f64::from(f32::EPSILON));
+        }
+    }
+    // Not thousands of passes: the watch is asked between the chunks of each.
+    let n = 140_001;
+    let x: Vec<f64> = (0..n).map(|_| numbers.uniform(0.0, 1.0)).collect();
+    let mut asked = 0;
+    let mut watch = || {
+        asked += 1;
+        true
+    };
+    let mut run = Run {
+        level: Level::new(),
+        workers: 1,
+        watch: &mut watch,
+    };
+    let scores = Scores::new(Shape::rows(1, n), &x);
+    csoftmax(
+        &mut run,
+        &scores,
+        Upper::All(1.001 / n as f64),
+        1e-6,
+        &mut vec![0.0; n],
+    )
+    .unwrap();
+    assert!(asked < 200 * (n >> 14), "{asked}");
+    // Bounds of all sizes, scores that differ by less than T or by all there is, and too little room but for rounding.
+    for (spread, t) in [(1.0, 1e-5), (1e30, 1.0), (1e300, 1e-300), (1e-9, 1e-3)] {
+        let n = 300;
+        let x: Vec<f64> = (0..n).map(|_| numbers.uniform(-spread, spread)).collect();
+        let mut u: Vec<f64> = (0..n).map(|_| numbers.uniform(-300.0, 0.0).exp()).collect();
+        for slack in [1.0, 1.0001, 2.0] {
+            let whole = sum(&u);
+            u.iter_mut().for_each(|u| *u *= slack / whole);
+            let map = Map::Csoftmax(Caps::Row(u.clone()), t);
+            let p = mapped_row(&map, &x);
+            assert!(
+                (sum(&p) - 1.0).abs() <= 4.0 * f64::EPSILON,
+                "{spread} {slack}"
+            );
+            let truth = map.reference(&x);
+            for (p, truth) in p.iter().zip(&truth) {
+                let lost = (spread / t * 4e-16).min(1.0);
+                assert!(
+                    (p - truth).abs() <= (4e-15 + lost) * (1.0 + truth),
+                    "{p}, not {truth}"
+                );
+            }
+        }
+    }
+}
+
 #[test]
 fn errors_name_the_argument() {
     let x = [0.0_f64, 1.0, 2.0, 0.0, 1.0, 2.0];

@@ -38,7 +38,7 @@ const LOSSES: [Loss; 24] = [
     Loss::CrossEntropy(1.0, 0.0),
     Loss::CrossEntropy(0.7, 0.2),
     Loss::CrossEntropy(2.0, 1.0),
-    Loss::Margin(Margin::None, 5.0),
+    Loss::Margin(Margin::Additive(0.0), 5.0),
     Loss::Margin(Margin::Additive(0.35), 5.0),
     Loss::Margin(Margin::Angular(0.5), 5.0),
     Loss::Margin(Margin::Sphere(4), 5.0),
@@ -326,7 +326,6 @@ mod slow {
                 let pi = std::f64::consts::PI;
                 let mut z = x.to_vec();
                 z[t] = match margin {
-                    Margin::None => x[t],
                     Margin::Additive(m) => x[t] - m,
                     Margin::Angular(m) if theta + m > pi => theta.cos() - m * m.sin(),
                     Margin::Angular(m) => (theta + m).cos(),
@@ -897,7 +896,10 @@ fn what_is_wrong_is_named() {
         "margin"
     );
     assert_eq!(named(Loss::Margin(Margin::Sphere(0), 1.0), label), "margin");
-    assert_eq!(named(Loss::Margin(Margin::None, -1.0), label), "scale");
+    assert_eq!(
+        named(Loss::Margin(Margin::Additive(0.0), -1.0), label),
+        "scale"
+    );
     assert_eq!(named(Loss::Exact(0.0, None, false), label), "temperature");
     assert_eq!(
         named(Loss::Exact(1.0, Some(f64::NAN), false), label),

@@ -1288,6 +1288,7 @@ fn argument(error: Error) -> &'static str {
         Error::Empty { argument }
         | Error::Length { argument, .. }
         | Error::Domain { argument, .. }
+        | Error::Integer { argument, .. }
         | Error::Unsupported { argument, .. } => argument,
         Error::Trajectory(_) => "trajectory",
         Error::Interrupted => "interrupted",

@@ -15,6 +15,7 @@ impl From<Refused> for PyErr {
             Error::Empty { .. }
             | Error::Length { .. }
             | Error::Domain { .. }
+            | Error::Integer { .. }
             | Error::Unsupported { .. }
             | Error::Trajectory(_) => PyValueError::new_err(error.to_string()),
             Error::Interrupted => PyKeyboardInterrupt::new_err(()),

@@ -62,18 +62,17 @@ macro_rules! loss {
         let mut values = vec![0.0; shape.count()];
         by_dtype!(scores, E => {
             let x = borrowed::<E>(scores)?;
-            let dense = match &labels {
-                Some(_) => None,
-                None => Some(borrowed::<E>(targets)?),
-            };
-            let targets = match (&labels, &dense) {
-                (_, Some(dense)) => Targets::Dense(dense.as_slice()?),
-                (Some(labels), _) if labels.ndim() == scores.ndim() => Targets::Lists {
+            let dense;
+            let targets = match &labels {
+                Some(labels) if labels.ndim() == scores.ndim() => Targets::Lists {
                     indices: labels.as_slice()?,
                     each: labels.shape().last().copied().unwrap_or(0),
                 },
-                (Some(labels), _) => Targets::Labels(labels.as_slice()?),
-                (None, None) => Targets::Labels(&[]),
+                Some(labels) => Targets::Labels(labels.as_slice()?),
+                None => {
+                    dense = borrowed::<E>(targets)?;
+                    Targets::Dense(dense.as_slice()?)
+                }
             };
             let $batch = Batch {
                 scores: Scores {
@@ -109,7 +108,7 @@ pub(crate) fn cross_entropy<'py>(
     })
 }
 
-/// The kind is none, additive, angular or sphere.
+/// The kind is additive, angular or sphere.
 #[pyfunction]
 pub(crate) fn margin_softmax<'py>(
     py: Python<'py>,
@@ -119,18 +118,12 @@ pub(crate) fn margin_softmax<'py>(
     scale: f64,
 ) -> PyResult<Loss<'py>> {
     let margin = match kind {
-        "none" => Margin::None,
         "additive" => Margin::Additive(margin),
         "angular" => Margin::Angular(margin),
-        "sphere" if margin.fract() == 0.0 => Margin::Sphere(margin as u32),
-        "sphere" => {
-            return Err(PyValueError::new_err(format!(
-                "margin: must be an integer, found {margin:?}"
-            )));
-        }
+        "sphere" => Margin::Sphere(margin as u32),
         _ => {
             return Err(PyValueError::new_err(format!(
-                "kind: must be 'none', 'additive', 'angular' or 'sphere', found {kind:?}"
+                "kind: must be 'additive', 'angular' or 'sphere', found {kind:?}"
             )));
         }
     };

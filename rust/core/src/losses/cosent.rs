@@ -17,10 +17,7 @@
 use fearless_simd::{Level, Simd, dispatch};
 use fearless_simd_macros::simd;
 
-use super::{
-    rows::{Batch, Dense, Loss, RowTargets, Rows, each_row},
-    zlpr::refuse_single_labels,
-};
+use super::rows::{Batch, Loss, RowTargets, Rows, Takes, each_row};
 use crate::{
     batch::Storage,
     error::Error,
@@ -42,7 +39,6 @@ pub fn cosent<E: Storage>(
     values: &mut [f64],
     gradient: Option<&mut [E]>,
 ) -> Result<f64, Error> {
-    refuse_single_labels(batch)?;
     if !(scale > 0.0 && scale < f64::INFINITY) {
         return Err(Error::Domain {
             argument: "scale",
@@ -58,7 +54,7 @@ struct Cosent {
 }
 
 impl<T: Compiled> Loss<T> for Cosent {
-    const DENSE: Dense = Dense::Numbers;
+    const TAKES: Takes = Takes::Numbers;
 
     fn rows(&self, level: Level, rows: Rows<'_, T>, _: &mut Vec<T>) {
         (T::kernels().losses.cosent.rows)(level, self.scale, rows);

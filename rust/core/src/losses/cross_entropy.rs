@@ -23,7 +23,7 @@ use std::f64::consts::FRAC_PI_2;
 use fearless_simd::{Level, Simd, dispatch, prelude::*};
 use fearless_simd_macros::simd;
 
-use super::rows::{Batch, Dense, Loss, RowTargets, Rows, Targets, each_row};
+use super::rows::{Batch, Loss, RowTargets, Rows, Takes, each_row};
 use crate::{
     batch::Storage,
     error::Error,
@@ -49,7 +49,6 @@ pub fn cross_entropy<E: Storage>(
     values: &mut [f64],
     gradient: Option<&mut [E]>,
 ) -> Result<f64, Error> {
-    refuse_lists(batch)?;
     let inverse = inverse_temperature::<E::Compute>(temperature)?;
     if !(0.0..=1.0).contains(&label_smoothing) {
         return Err(Error::Domain {
@@ -68,8 +67,6 @@ pub fn cross_entropy<E: Storage>(
 /// What the target's cosine, cos θ, becomes.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Margin {
-    /// cos θ.
-    None,
     /// `cos θ - m`, of AM-softmax and CosFace; m is finite.
     Additive(f64),
     /// `cos(θ + m)`, of ArcFace, 0 ≤ m ≤ π/2. Beyond θ + m = π it would rise again: there it is `cos θ - m sin m`, which
@@ -82,7 +79,7 @@ pub enum Margin {
 /// [`cross_entropy`] of `scale · x`, the scores x being cosines, with a margin at the target. Returns the reduction.
 ///
 /// A target's cosine that rounding has put beyond ±1 counts as ±1 to an angular margin, whose derivative is infinite there:
-/// sin θ, by which it divides, is taken to be at least √(machine epsilon).
+/// sin θ, by which it divides, is taken to be at least 1/1024.
 ///
 /// # Errors
 /// [`Error::Domain`] unless the scale is finite and positive, and the margin as [`Margin`] says; [`Error::Unsupported`]
@@ -95,7 +92,6 @@ pub fn margin_softmax<E: Storage>(
     values: &mut [f64],
     gradient: Option<&mut [E]>,
 ) -> Result<f64, Error> {
-    refuse_all_but_labels(batch)?;
     let inverse = E::Compute::from_f64(scale);
     let normal = E::Compute::MIN_POSITIVE..=E::Compute::MAX;
     if !normal.contains(&inverse) {
@@ -106,7 +102,6 @@ pub fn margin_softmax<E: Storage>(
         });
     }
     let (domain, value, holds) = match margin {
-        Margin::None => ("", 0.0, true),
         Margin::Additive(m) => ("finite", m, m.is_finite()),
         Margin::Angular(m) => ("from 0 to pi/2", m, (0.0..=FRAC_PI_2).contains(&m)),
         Margin::Sphere(m) => ("from 1 to 64", m.into(), (1..=64).contains(&m)),
@@ -128,28 +123,6 @@ pub fn margin_softmax<E: Storage>(
     each_row(run, batch, &loss, values, gradient)
 }
 
-/// Refuses lists of labels.
-pub(super) fn refuse_lists<E>(batch: &Batch<'_, E>) -> Result<(), Error> {
-    match batch.targets {
-        Targets::Lists { .. } => Err(Error::Unsupported {
-            argument: "targets",
-            reason: "this loss takes one label for each row, or a distribution",
-        }),
-        _ => Ok(()),
-    }
-}
-
-/// Refuses what is not one label for each row.
-pub(super) fn refuse_all_but_labels<E>(batch: &Batch<'_, E>) -> Result<(), Error> {
-    match batch.targets {
-        Targets::Labels(_) => Ok(()),
-        _ => Err(Error::Unsupported {
-            argument: "targets",
-            reason: "this loss takes one label for each row",
-        }),
-    }
-}
-
 /// What the kernel takes.
 #[derive(Clone, Copy)]
 struct CrossEntropy<T> {
@@ -158,7 +131,7 @@ struct CrossEntropy<T> {
 }
 
 impl<T: Compiled> Loss<T> for CrossEntropy<T> {
-    const DENSE: Dense = Dense::Distribution;
+    const TAKES: Takes = Takes::Distributions;
 
     fn rows(&self, level: Level, rows: Rows<'_, T>, scratch: &mut Vec<T>) {
         (T::kernels().losses.cross_entropy.rows)(level, *self, rows, scratch);
@@ -171,7 +144,7 @@ struct WithMargin<T> {
 }
 
 impl<T: Compiled> Loss<T> for WithMargin<T> {
-    const DENSE: Dense = Dense::Distribution;
+    const TAKES: Takes = Takes::Labels;
 
     fn rows(&self, level: Level, rows: Rows<'_, T>, scratch: &mut Vec<T>) {
         let Rows { n, x, targets, .. } = rows;
@@ -208,6 +181,9 @@ impl<T: Compiled> Loss<T> for WithMargin<T> {
     }
 }
 
+/// What the derivative by an angle is divided by at least: float16 then holds the gradient at a scale of 64.
+const LEAST_SINE: f64 = 1.0 / 1024.0;
+
 impl Margin {
     /// What a cosine becomes, and the derivative.
     fn apply<T: Real>(self, cosine: T) -> (T, T) {
@@ -217,7 +193,6 @@ impl Margin {
         let value = cosine.to_f64();
         let c = value.clamp(-1.0, 1.0);
         let (value, slope) = match self {
-            Margin::None => (value, 1.0),
             Margin::Additive(m) => (value - m, 1.0),
             Margin::Angular(m) => {
                 let (sin_m, cos_m) = libm::sincos(m);
@@ -225,10 +200,9 @@ impl Margin {
                     (c - m * sin_m, 1.0)
                 } else {
                     let sine = ((1.0 - c) * (1.0 + c)).sqrt();
-                    let least = T::EPSILON.to_f64().sqrt();
                     (
                         c * cos_m - sine * sin_m,
-                        cos_m + c * sin_m / sine.max(least),
+                        cos_m + c * sin_m / sine.max(LEAST_SINE),
                     )
                 }
             }
@@ -283,13 +257,16 @@ struct Target<'a, T> {
     y: &'a [T],
 }
 
-/// [`Sums`] in each lane.
+/// [`Sums`] in each lane, of a few stripes.
 struct Terms<T: Real, S: Simd> {
     y: T::Stripe<S>,
     dot: T::Stripe<S>,
-    impossible: T::Stripe<S>,
     z: T::Stripe<S>,
     count: T::Stripe<S>,
+    /// y where z is -∞.
+    impossible: T::Stripe<S>,
+    /// How many z are -∞ though the score is not.
+    far: T::Stripe<S>,
 }
 
 impl<T: Real, S: Simd> Terms<T, S> {
@@ -299,9 +276,10 @@ impl<T: Real, S: Simd> Terms<T, S> {
         Self {
             y: zero,
             dot: zero,
-            impossible: zero,
             z: zero,
             count: zero,
+            impossible: zero,
+            far: zero,
         }
     }
 
@@ -310,12 +288,62 @@ impl<T: Real, S: Simd> Terms<T, S> {
         let zero = T::Stripe::<S>::splat(z.token(), T::ZERO);
         let one = T::Stripe::<S>::splat(z.token(), T::ONE);
         let counts = x.simd_gt(T::NEG_INFINITY);
+        let infinite = z.simd_eq(T::NEG_INFINITY); // a NaN is for the sums
         self.y += y;
-        let possible = z.simd_gt(T::NEG_INFINITY) | !z.simd_eq(z); // a NaN is for the sum
-        self.dot += possible.select(y * z, zero);
-        self.impossible += possible.select(zero, y);
-        self.z += counts.select(z, zero);
+        self.dot += infinite.select(zero, y * z);
+        self.z += infinite.select(zero, z);
         self.count += counts.select(one, zero);
+        self.impossible += infinite.select(y, zero);
+        self.far += (infinite & counts).select(one, zero);
+    }
+}
+
+/// The sums of [`Terms`]. What is infinite is kept apart: a compensated sum would make NaN of it.
+struct Totals<T: Real, S: Simd> {
+    y: Sum<T, S>,
+    dot: Sum<T, S>,
+    z: Sum<T, S>,
+    rest: Terms<T, S>,
+}
+
+impl<T: Real, S: Simd> Totals<T, S> {
+    #[inline(always)]
+    fn new(simd: S) -> Self {
+        Self {
+            y: Sum::new(simd),
+            dot: Sum::new(simd),
+            z: Sum::new(simd),
+            rest: Terms::new(simd),
+        }
+    }
+
+    #[inline(always)]
+    fn add(&mut self, terms: &Terms<T, S>) {
+        self.y.add(terms.y);
+        self.dot.add(terms.dot);
+        self.z.add(terms.z);
+        self.rest.count += terms.count;
+        self.rest.impossible += terms.impossible;
+        self.rest.far += terms.far;
+    }
+
+    #[inline(always)]
+    fn sums(self) -> Sums {
+        Sums {
+            y: self.y.total().to_f64(),
+            dot: or_infinite(T::fold_sum(self.rest.impossible), self.dot.total()),
+            z: or_infinite(T::fold_sum(self.rest.far), self.z.total()),
+            count: T::fold_sum(self.rest.count).to_f64(),
+        }
+    }
+}
+
+/// A sum, or -∞ if there is a part of it that is infinite.
+fn or_infinite<T: Real>(infinite: T, sum: T) -> f64 {
+    if infinite > T::ZERO {
+        f64::NEG_INFINITY
+    } else {
+        sum.to_f64()
     }
 }
 
@@ -518,8 +546,7 @@ impl<T: Real> CrossEntropy<T> {
     #[inline(always)]
     fn sums<S: Simd, const KIND: u8>(self, simd: S, max: T, x: &[T], y: &[T]) -> Sums {
         let zero = T::Stripe::<S>::splat(simd, T::ZERO);
-        let (mut y_sum, mut dot) = (Sum::<T, S>::new(simd), Sum::<T, S>::new(simd));
-        let (mut z_sum, mut count, mut impossible) = (Sum::<T, S>::new(simd), zero, zero);
+        let mut totals = Totals::<T, S>::new(simd);
         let (stripes, x_rest) = whole_stripes(x);
         let group = Sum::<T, S>::GROUP * T::LANES;
         for (k, x) in stripes.chunks(group).enumerate() {
@@ -533,11 +560,7 @@ impl<T: Real> CrossEntropy<T> {
                 };
                 partial.add((x - max) * self.inverse, x, y);
             }
-            y_sum.add(partial.y);
-            dot.add(partial.dot);
-            impossible += partial.impossible;
-            z_sum.add(partial.z);
-            count += partial.count;
+            totals.add(&partial);
         }
         if !x_rest.is_empty() {
             let mut partial = Terms::<T, S>::new(simd);
@@ -548,23 +571,9 @@ impl<T: Real> CrossEntropy<T> {
                 zero
             };
             partial.add((x - max) * self.inverse, x, y);
-            y_sum.add(partial.y);
-            dot.add(partial.dot);
-            impossible += partial.impossible;
-            z_sum.add(partial.z);
-            count += partial.count;
+            totals.add(&partial);
         }
-        let dot = if T::fold_sum(impossible) > T::ZERO {
-            f64::NEG_INFINITY // a compensated sum would lose it
-        } else {
-            dot.total().to_f64()
-        };
-        Sums {
-            y: y_sum.total().to_f64(),
-            dot,
-            z: z_sum.total().to_f64(),
-            count: T::fold_sum(count).to_f64(),
-        }
+        totals.sums()
     }
 
     /// A row without a finite maximum: scores of +∞ share the mass; with a NaN, or nothing above -∞, all is NaN.

@@ -12,10 +12,7 @@
 
 use fearless_simd::Level;
 
-use super::{
-    cross_entropy::refuse_all_but_labels,
-    rows::{Batch, Dense, Loss, RowTargets, Rows, each_row},
-};
+use super::rows::{Batch, Loss, RowTargets, Rows, Takes, each_row};
 use crate::{
     batch::Storage,
     error::Error,
@@ -42,7 +39,6 @@ pub fn exact_accuracy_loss<E: Storage>(
     values: &mut [f64],
     gradient: Option<&mut [E]>,
 ) -> Result<f64, Error> {
-    refuse_all_but_labels(batch)?;
     inverse_temperature::<f64>(temperature)?;
     if let Some(margin) = margin.filter(|margin| !(0.0..f64::INFINITY).contains(margin)) {
         return Err(Error::Domain {
@@ -66,7 +62,7 @@ struct Exact {
 }
 
 impl<T: Compiled> Loss<T> for Exact {
-    const DENSE: Dense = Dense::Distribution;
+    const TAKES: Takes = Takes::Labels;
 
     fn rows(&self, level: Level, rows: Rows<'_, T>, _: &mut Vec<T>) {
         let Rows {
@@ -159,16 +155,24 @@ fn mean(z: &[f64], of: impl Fn(usize, f64) -> f64) -> f64 {
 
 /// Takes off the mean of the scores above -∞, divides by their standard deviation, and returns that.
 fn standardize(z: &mut [f64]) -> f64 {
-    let center = mean(z, |_, z| z);
-    let sd = mean(z, |_, z| (z - center) * (z - center)).sqrt();
-    for z in z.iter_mut() {
-        *z = match *z {
-            f64::NEG_INFINITY => f64::NEG_INFINITY,
-            _ if sd == 0.0 => 0.0,
-            z => (z - center) / sd,
-        };
+    // From one of them, so that equal scores differ by exactly 0, and halved, so that the largest differ at all.
+    let origin = z.iter().find(|&&z| z > f64::NEG_INFINITY);
+    let origin = 0.5 * origin.copied().unwrap_or(0.0);
+    let mut unit = 0.0_f64;
+    for z in z.iter_mut().filter(|z| **z > f64::NEG_INFINITY) {
+        *z = 0.5 * *z - origin;
+        unit = unit.max(z.abs());
     }
-    sd
+    if unit == 0.0 {
+        return 0.0;
+    }
+    // In this unit, no square overflows or vanishes.
+    let center = mean(z, |_, z| z / unit);
+    let sd = mean(z, |_, z| (z / unit - center) * (z / unit - center)).sqrt();
+    for z in z.iter_mut().filter(|z| **z > f64::NEG_INFINITY) {
+        *z = (*z / unit - center) / sd;
+    }
+    2.0 * unit * sd
 }
 
 /// The gradient in the scores from that in the standardised ones.

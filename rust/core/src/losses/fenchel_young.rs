@@ -29,10 +29,7 @@ use std::ops::Range;
 use fearless_simd::{Level, Simd, dispatch, prelude::*};
 use fearless_simd_macros::simd;
 
-use super::{
-    cross_entropy::refuse_lists,
-    rows::{Batch, Dense, Loss, RowTargets, Rows, each_row},
-};
+use super::rows::{Batch, Loss, RowTargets, Rows, Takes, each_row};
 use crate::{
     batch::{PerRow, Storage},
     error::Error,
@@ -128,7 +125,6 @@ fn loss<E: Storage>(
     gradient: Option<&mut [E]>,
     slopes: Option<Parts<'_, f64>>,
 ) -> Result<f64, Error> {
-    refuse_lists(batch)?;
     let loss = FenchelYoung {
         family,
         parameter,
@@ -185,7 +181,7 @@ struct FenchelYoung<'a> {
 }
 
 impl<T: Compiled> Loss<T> for FenchelYoung<'_> {
-    const DENSE: Dense = Dense::Distribution;
+    const TAKES: Takes = Takes::Distributions;
 
     fn rows(&self, level: Level, rows: Rows<'_, T>, scratch: &mut Vec<T>) {
         let Rows {

@@ -20,10 +20,7 @@
 use fearless_simd::{Level, Simd, dispatch};
 use fearless_simd_macros::simd;
 
-use super::{
-    rows::{Batch, Dense, Loss, RowTargets, Rows, each_row},
-    zlpr::refuse_single_labels,
-};
+use super::rows::{Batch, Loss, RowTargets, Rows, Takes, each_row};
 use crate::{
     batch::Storage,
     error::Error,
@@ -47,7 +44,6 @@ pub fn group_zlpr<E: Storage>(
     values: &mut [f64],
     gradient: Option<&mut [E]>,
 ) -> Result<f64, Error> {
-    refuse_single_labels(batch)?;
     let n = batch.scores.shape.n;
     if m == 0 {
         return Err(Error::Domain {
@@ -72,7 +68,7 @@ struct GroupZlpr {
 }
 
 impl<T: Compiled> Loss<T> for GroupZlpr {
-    const DENSE: Dense = Dense::Fractions;
+    const TAKES: Takes = Takes::Fractions;
 
     fn rows(&self, level: Level, rows: Rows<'_, T>, _: &mut Vec<T>) {
         (T::kernels().losses.group.rows)(level, self.m, self.centred, rows);
@@ -241,7 +237,11 @@ impl Terms {
                 }
             }
             for (d, &x) in d.iter_mut().zip(x) {
-                *d = if x > T::NEG_INFINITY {
+                *d = if sum == f64::NEG_INFINITY && x == T::INFINITY {
+                    sum // infinitely far above the mean
+                } else if sum == f64::NEG_INFINITY && x > T::NEG_INFINITY {
+                    f64::INFINITY
+                } else if x > T::NEG_INFINITY {
                     less(sum / count, *d)
                 } else {
                     f64::INFINITY

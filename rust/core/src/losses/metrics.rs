@@ -14,10 +14,7 @@
 use fearless_simd::{Level, Simd, dispatch, prelude::*};
 use fearless_simd_macros::simd;
 
-use super::{
-    cross_entropy::refuse_lists,
-    rows::{Batch, Dense, Loss, Reduction, RowTargets, Rows, Targets, each_row},
-};
+use super::rows::{Batch, Loss, Reduction, RowTargets, Rows, Takes, Targets, each_row};
 use crate::{
     batch::{PerRow, RowMap, Scores, Shape, Storage, map_rows},
     error::Error,
@@ -39,7 +36,6 @@ pub fn smooth_accuracy<E: Storage>(
     values: &mut [f64],
     gradient: Option<&mut [E]>,
 ) -> Result<f64, Error> {
-    refuse_lists(batch)?;
     let inverse = inverse_temperature::<E::Compute>(temperature)?;
     each_row(run, batch, &Accuracy { inverse }, values, gradient)
 }
@@ -57,12 +53,6 @@ pub fn smooth_f1<E: Storage>(
     values: &mut [f64],
     gradient: Option<&mut [E]>,
 ) -> Result<f64, Error> {
-    if let Targets::Labels(_) = batch.targets {
-        return Err(Error::Unsupported {
-            argument: "targets",
-            reason: "this score takes lists of labels, or a number for each score",
-        });
-    }
     let inverse = inverse_temperature::<E::Compute>(temperature)?;
     each_row(run, batch, &F1 { inverse }, values, gradient)
 }
@@ -80,7 +70,7 @@ pub fn soft_argmax<E: Storage>(
     gradient: Option<&mut [E]>,
 ) -> Result<(), Error> {
     let inverse = inverse_temperature::<E::Compute>(temperature)?;
-    let batch = beside(*scores, scores.x.unwrap_or(&[]));
+    let batch = beside(*scores, Targets::Labels(&[]));
     each_row(run, &batch, &Argmax { inverse }, values, gradient).map(drop)
 }
 
@@ -110,16 +100,16 @@ pub fn soft_top_k_vjp<E: Storage>(
     out: &mut [E],
 ) -> Result<(), Error> {
     let top_k = TopK::new(k, shape)?;
-    let batch = beside(Scores::new(shape, x), g);
+    let batch = beside(Scores::new(shape, x), Targets::Dense(g));
     let mut values = vec![0.0; shape.count()];
     each_row(run, &batch, &top_k, &mut values, Some(out)).map(drop)
 }
 
 /// Scores and what lies beside them.
-fn beside<'a, E>(scores: Scores<'a, E>, others: &'a [E]) -> Batch<'a, E> {
+fn beside<'a, E>(scores: Scores<'a, E>, targets: Targets<'a, E>) -> Batch<'a, E> {
     Batch {
         scores,
-        targets: Targets::Dense(others),
+        targets,
         weights: PerRow::All(1.0),
         ignore: None,
         reduction: Reduction::None,
@@ -132,7 +122,7 @@ struct Accuracy<T> {
 }
 
 impl<T: Compiled> Loss<T> for Accuracy<T> {
-    const DENSE: Dense = Dense::Distribution;
+    const TAKES: Takes = Takes::Distributions;
 
     fn rows(&self, level: Level, rows: Rows<'_, T>, scratch: &mut Vec<T>) {
         (T::kernels().losses.metrics.accuracy)(level, *self, rows, scratch);
@@ -145,7 +135,7 @@ struct F1<T> {
 }
 
 impl<T: Compiled> Loss<T> for F1<T> {
-    const DENSE: Dense = Dense::Fractions;
+    const TAKES: Takes = Takes::Fractions;
 
     fn rows(&self, level: Level, rows: Rows<'_, T>, _: &mut Vec<T>) {
         (T::kernels().losses.metrics.f1)(level, *self, rows);
@@ -158,7 +148,7 @@ struct Argmax<T> {
 }
 
 impl<T: Compiled> Loss<T> for Argmax<T> {
-    const DENSE: Dense = Dense::Numbers;
+    const TAKES: Takes = Takes::Nothing;
 
     fn rows(&self, level: Level, rows: Rows<'_, T>, scratch: &mut Vec<T>) {
         (T::kernels().losses.metrics.argmax)(level, *self, rows, scratch);
@@ -173,10 +163,10 @@ struct TopK {
 impl TopK {
     fn new(k: usize, shape: Shape) -> Result<Self, Error> {
         if k == 0 || k > shape.n {
-            return Err(Error::Domain {
+            return Err(Error::Integer {
                 argument: "k",
                 domain: "from 1 to the number of scores",
-                value: k as f64,
+                value: k as i64,
             });
         }
         Ok(Self { k })
@@ -199,7 +189,7 @@ impl<T: Compiled> RowMap<T> for TopK {
 
 /// The gradient, with g in the place of targets.
 impl<T: Compiled> Loss<T> for TopK {
-    const DENSE: Dense = Dense::Numbers;
+    const TAKES: Takes = Takes::Numbers;
 
     fn rows(&self, level: Level, rows: Rows<'_, T>, scratch: &mut Vec<T>) {
         (T::kernels().losses.metrics.top_k_vjp)(level, *self, rows, scratch);
@@ -487,11 +477,15 @@ impl TopK {
         let (RowTargets::Dense(g), Some(gradient)) = (targets, gradient) else {
             return; // both are there
         };
-        kernel.resize((4 + self.k) * n, T::ZERO);
+        // The p of a block of steps; the q of earlier ones is kept where a block begins, and their p computed again.
+        let block = self.k.isqrt();
+        let blocks = self.k.div_ceil(block);
+        kernel.resize((4 + block + blocks) * n, T::ZERO);
         let (z, kernel) = kernel.split_at_mut(n);
         let (left, kernel) = kernel.split_at_mut(n);
         let (q, kernel) = kernel.split_at_mut(n);
-        let (own, steps) = kernel.split_at_mut(n);
+        let (own, kernel) = kernel.split_at_mut(n);
+        let (steps, kept) = kernel.split_at_mut(block * n);
         let rows = x.chunks_exact(n).zip(g.chunks_exact(n));
         for ((x, g), to) in rows.zip(gradient.chunks_exact_mut(n)) {
             if !raise(x, z) {
@@ -500,13 +494,25 @@ impl TopK {
                 continue;
             }
             q.fill(T::ZERO);
-            for p in steps.chunks_exact_mut(n) {
-                step(simd, z, q, left, p);
+            for (i, kept) in kept.chunks_exact_mut(n).enumerate() {
+                kept.copy_from_slice(q);
+                for p in steps.chunks_exact_mut(n).take(self.k - i * block) {
+                    step(simd, z, q, left, p);
+                }
             }
             own.copy_from_slice(g);
             to.fill(T::ZERO);
-            for p in steps.chunks_exact(n).rev() {
-                pull_step(simd, z, p, q, own, to);
+            for (i, kept) in kept.chunks_exact(n).enumerate().rev() {
+                let count = block.min(self.k - i * block);
+                if i + 1 < blocks {
+                    q.copy_from_slice(kept);
+                    for p in steps.chunks_exact_mut(n) {
+                        step(simd, z, q, left, p);
+                    }
+                }
+                for p in steps.chunks_exact(n).take(count).rev() {
+                    pull_step(simd, z, p, q, own, to);
+                }
             }
             let mut sum = Sum::<T, S>::new(simd);
             for to in to.chunks(T::LANES) {

@@ -24,7 +24,7 @@ use crate::{
     maps::multiply,
     parallel::{Parts, Run},
     scalar::Real,
-    simd::{Sum, load_padded, whole_stripes},
+    simd::{Sum, load_padded},
 };
 
 /// What the rows of scores are compared with.
@@ -69,15 +69,42 @@ pub struct Batch<'a, E> {
     pub reduction: Reduction,
 }
 
-/// What a loss takes for targets that are dense.
+/// What a loss takes for targets.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Dense {
-    /// Probabilities that add up to 1.
-    Distribution,
-    /// Numbers from 0 to 1.
+pub(super) enum Takes {
+    /// None: no labels are there.
+    Nothing,
+    /// A label for each row.
+    Labels,
+    /// A label for each row, or probabilities that add up to 1.
+    Distributions,
+    /// Lists of labels, or numbers from 0 to 1.
     Fractions,
-    /// Numbers.
+    /// Lists of labels, or 0 and 1.
+    Sets,
+    /// A number for each score.
     Numbers,
+}
+
+impl Takes {
+    /// What is wrong with targets of a kind.
+    fn refuses<E>(self, targets: &Targets<'_, E>) -> Option<&'static str> {
+        match (self, targets) {
+            (Self::Nothing | Self::Labels | Self::Distributions, Targets::Labels(_))
+            | (Self::Distributions | Self::Numbers, Targets::Dense(_))
+            | (Self::Fractions | Self::Sets, Targets::Dense(_) | Targets::Lists { .. }) => None,
+            (Self::Nothing, _) => Some("none are taken"),
+            (Self::Labels, _) => Some("this loss takes one label for each row"),
+            (Self::Distributions, _) => {
+                Some("this loss takes one label for each row, or a distribution")
+            }
+            // Whether a single label to ignore would leave out its row is not plain.
+            (Self::Fractions | Self::Sets, _) => {
+                Some("one label for each row; give lists of labels, or a number for each score")
+            }
+            (Self::Numbers, _) => Some("this loss takes a number for each score"),
+        }
+    }
 }
 
 /// Rows of a task.
@@ -106,21 +133,31 @@ pub(super) enum RowTargets<'a, T> {
 
 /// A loss, written for contiguous rows.
 pub(super) trait Loss<T>: Sync {
-    /// What dense targets have to be.
-    const DENSE: Dense;
+    /// What the targets have to be.
+    const TAKES: Takes;
 
     /// Computes whole rows; the vector is the kernel's scratch.
     fn rows(&self, level: Level, rows: Rows<'_, T>, scratch: &mut Vec<T>);
 }
 
 impl<E: Storage> Batch<'_, E> {
-    fn check(&self) -> Result<(), Error> {
+    fn check(&self, takes: Takes) -> Result<(), Error> {
         self.scores.check()?;
+        if let Some(reason) = takes.refuses(&self.targets) {
+            return Err(Error::Unsupported {
+                argument: "targets",
+                reason,
+            });
+        }
         let (shape, rows) = (self.scores.shape, self.scores.shape.count());
-        let (expected, found, labels): (_, _, &[i64]) = match self.targets {
-            Targets::Labels(labels) => (rows, labels.len(), labels),
-            Targets::Lists { indices, each } => (rows.saturating_mul(each), indices.len(), indices),
-            Targets::Dense(targets) => (shape.len(), targets.len(), &[]),
+        // The labels, and how many there are for each row.
+        let (expected, found, labels, each): (_, _, &[i64], _) = match self.targets {
+            Targets::Labels(labels) if takes == Takes::Nothing => (0, labels.len(), labels, 1),
+            Targets::Labels(labels) => (rows, labels.len(), labels, 1),
+            Targets::Lists { indices, each } => {
+                (rows.saturating_mul(each), indices.len(), indices, each)
+            }
+            Targets::Dense(targets) => (shape.len(), targets.len(), &[], 1),
         };
         if found != expected {
             return Err(Error::Length {
@@ -129,25 +166,43 @@ impl<E: Storage> Batch<'_, E> {
                 found,
             });
         }
-        let outside = |&&label: &&i64| {
-            Some(label) != self.ignore && usize::try_from(label).map_or(true, |k| k >= shape.n)
-        };
-        if let Some(&label) = labels.iter().find(outside) {
+        let largest = E::Compute::MAX.to_f64();
+        let domain = "at least 0, and no larger than numbers of the scores' type";
+        self.weights
+            .check("weights", rows, domain, |w| (0.0..=largest).contains(&w))?;
+        let norm = self.norm();
+        if norm == f64::INFINITY {
             return Err(Error::Domain {
-                argument: "targets",
-                domain: "the index of a score along the axis, or ignore_index",
-                value: label as f64,
+                argument: "weights",
+                domain: "numbers of which the sum is finite",
+                value: norm,
             });
         }
-        let domain = "finite and at least 0";
-        self.weights
-            .check("weights", rows, domain, |w| w >= 0.0 && w.is_finite())
+        let outside = |&(index, label): &(usize, &i64)| {
+            let wrong = Some(*label) != self.ignore && self.index(*label).is_none();
+            wrong && self.weight(index / each).is_some()
+        };
+        match labels.iter().enumerate().find(outside) {
+            None => Ok(()),
+            Some((_, &label)) => Err(Error::Integer {
+                argument: "targets",
+                domain: "the index of a score along the axis, or ignore_index",
+                value: label,
+            }),
+        }
+    }
+
+    /// A label as the index of a score.
+    fn index(&self, label: i64) -> Option<usize> {
+        usize::try_from(label)
+            .ok()
+            .filter(|&index| index < self.scores.shape.n)
     }
 
     /// The weight of a row; nothing if it takes no part.
     fn weight(&self, row: usize) -> Option<f64> {
         let ignored = match self.targets {
-            Targets::Labels(labels) => Some(labels[row]) == self.ignore,
+            Targets::Labels(labels) => labels.get(row).is_some_and(|&k| Some(k) == self.ignore),
             _ => false,
         };
         let weight = self.weights.of(row);
@@ -189,7 +244,7 @@ pub(super) fn each_row<E: Storage, L: Loss<E::Compute>>(
     values: &mut [f64],
     gradient: Option<&mut [E]>,
 ) -> Result<f64, Error> {
-    batch.check()?;
+    batch.check(L::TAKES)?;
     let shape = batch.scores.shape;
     let n = shape.n;
     let Some(x) = batch.scores.x else {
@@ -225,14 +280,16 @@ pub(super) fn each_row<E: Storage, L: Loss<E::Compute>>(
         let targets = stage_targets(
             batch,
             rows.clone(),
+            x,
             &mut scratch.labels,
-            &mut scratch.targets,
+            [&mut scratch.targets, &mut scratch.possible],
         );
         if let RowTargets::Dense(targets) = targets {
-            let found = targets
-                .chunks_exact(n)
-                .find_map(|row| (kernels.refuse)(level, L::DENSE, row));
-            if let Some(value) = found {
+            let refuse = |(row, targets)| {
+                (kernels.refuse)(level, L::TAKES, targets).filter(|_| batch.weight(row).is_some())
+            };
+            let mut targets = rows.clone().zip(targets.chunks_exact(n));
+            if let Some(value) = targets.find_map(refuse) {
                 let mut refused = refused.lock().unwrap_or_else(PoisonError::into_inner);
                 if refused.is_none_or(|(row, _)| rows.start < row) {
                     *refused = Some((rows.start, value));
@@ -293,8 +350,9 @@ pub(super) fn each_row<E: Storage, L: Loss<E::Compute>>(
     if let Some((_, value)) = refused.into_inner().unwrap_or_else(PoisonError::into_inner) {
         return Err(Error::Domain {
             argument: "targets",
-            domain: match L::DENSE {
-                Dense::Distribution => "probabilities, at least 0 and adding up to 1 in each row",
+            domain: match L::TAKES {
+                Takes::Distributions => "probabilities, at least 0 and adding up to 1 in each row",
+                Takes::Sets => "0 or 1",
                 _ => "from 0 to 1",
             },
             value,
@@ -310,6 +368,7 @@ pub(super) fn each_row<E: Storage, L: Loss<E::Compute>>(
 struct Scratch<T> {
     x: Vec<T>,
     targets: Vec<T>,
+    possible: Vec<T>,
     labels: Vec<usize>,
     gradient: Vec<T>,
     kernel: Vec<T>,
@@ -320,6 +379,7 @@ impl<T> Default for Scratch<T> {
         Self {
             x: Vec::new(),
             targets: Vec::new(),
+            possible: Vec::new(),
             labels: Vec::new(),
             gradient: Vec::new(),
             kernel: Vec::new(),
@@ -327,24 +387,20 @@ impl<T> Default for Scratch<T> {
     }
 }
 
-/// The targets of some rows, as the kernels take them. A row to ignore has some label.
+/// The targets of some rows of scores x, as the kernels take them. A row that takes no part has some label; what a mask
+/// excludes has a target only if that makes the row impossible.
 fn stage_targets<'s, E: Storage>(
     batch: &'s Batch<'_, E>,
     rows: Range<usize>,
+    x: &[E::Compute],
     labels: &'s mut Vec<usize>,
-    room: &'s mut Vec<E::Compute>,
+    [room, possible]: [&'s mut Vec<E::Compute>; 2],
 ) -> RowTargets<'s, E::Compute> {
     match batch.targets {
         Targets::Labels(all) => {
             labels.clear();
-            let index = |&label: &i64| {
-                if Some(label) == batch.ignore {
-                    0
-                } else {
-                    label as usize
-                }
-            };
-            labels.extend(all[rows].iter().map(index));
+            let all = all.get(rows).unwrap_or(&[]); // of a loss without targets
+            labels.extend(all.iter().map(|&label| batch.index(label).unwrap_or(0)));
             RowTargets::Labels(labels)
         }
         Targets::Lists { indices, each } => {
@@ -353,8 +409,9 @@ fn stage_targets<'s, E: Storage>(
             room.resize(rows.len() * n, E::Compute::ZERO);
             for (row, to) in rows.zip(room.chunks_exact_mut(n)) {
                 for &label in &indices[row * each..(row + 1) * each] {
-                    if Some(label) != batch.ignore {
-                        to[label as usize] = E::Compute::ONE;
+                    let index = batch.index(label).filter(|_| Some(label) != batch.ignore);
+                    if let Some(index) = index {
+                        to[index] = E::Compute::ONE;
                     }
                 }
             }
@@ -365,7 +422,15 @@ fn stage_targets<'s, E: Storage>(
             // SAFETY: nothing is written to the targets.
             let staged =
                 unsafe { all.stage(&Source::Apart(targets), rows, E::Compute::ZERO, room) };
-            RowTargets::Dense(staged)
+            if batch.scores.mask.is_none() {
+                return RowTargets::Dense(staged);
+            }
+            possible.clear();
+            possible.extend(staged.iter().zip(x).map(|(&y, &x)| {
+                let counts = x > E::Compute::NEG_INFINITY || y > E::Compute::ZERO || x.is_nan();
+                if counts { y } else { E::Compute::ZERO }
+            }));
+            RowTargets::Dense(possible)
         }
     }
 }
@@ -388,15 +453,14 @@ fn add_up(values: impl Iterator<Item = f64>) -> f64 {
 
 /// What every loss needs beside its own kernels.
 pub(crate) struct Kernels<T> {
-    /// What is wrong with a row of dense targets: its sum, or an entry.
-    refuse: fn(Level, Dense, &[T]) -> Option<f64>,
+    refuse: fn(Level, Takes, &[T]) -> Option<f64>,
     /// Multiplies a row.
     multiply: fn(Level, T, &mut [T]),
 }
 
 impl<T: Real> Kernels<T> {
     pub(super) const AT_ANY_LEVEL: Self = Self {
-        refuse: |level, dense, row| dispatch!(level, simd => refuse(simd, dense, row)),
+        refuse: |level, takes, row| dispatch!(level, simd => refuse(simd, takes, row)),
         multiply: |level, factor, row| dispatch!(level, simd => multiply(simd, row, factor)),
     };
 }
@@ -404,33 +468,33 @@ impl<T: Real> Kernels<T> {
 /// How far the sum of a distribution may be from 1: what float16 makes of it.
 const SLACK: f64 = 0.01;
 
+/// What is wrong with a row of dense targets: its sum, or an entry.
 #[simd]
-fn refuse<S: Simd, T: Real>(simd: S, dense: Dense, row: &[T]) -> Option<f64> {
-    if dense == Dense::Numbers {
+fn refuse<S: Simd, T: Real>(simd: S, takes: Takes, row: &[T]) -> Option<f64> {
+    if takes == Takes::Numbers {
         return None;
     }
     let zero = T::Stripe::<S>::splat(simd, T::ZERO);
-    let most = if dense == Dense::Fractions {
-        T::ONE
-    } else {
+    let most = if takes == Takes::Distributions {
         T::MAX
+    } else {
+        T::ONE
     };
     let mut sum = Sum::<T, S>::new(simd);
     let mut outside = zero;
-    let (stripes, rest) = whole_stripes(row);
-    for group in stripes.chunks(Sum::<T, S>::GROUP * T::LANES) {
+    for group in row.chunks(Sum::<T, S>::GROUP * T::LANES) {
         let mut partial = zero;
-        for y in group.chunks_exact(T::LANES) {
-            let y = T::Stripe::<S>::from_slice(simd, y);
+        for y in group.chunks(T::LANES) {
+            let y = load_padded::<T, S>(simd, y, T::ZERO);
             partial += y;
-            outside = (y.simd_lt(T::ZERO) | y.simd_gt(most)).select(y, outside);
+            let bad = if takes == Takes::Sets {
+                !(y.simd_eq(T::ZERO) | y.simd_eq(T::ONE))
+            } else {
+                y.simd_lt(T::ZERO) | y.simd_gt(most)
+            };
+            outside = bad.select(y, outside);
         }
         sum.add(partial);
-    }
-    if !rest.is_empty() {
-        let y = load_padded::<T, S>(simd, rest, T::ZERO);
-        sum.add(y);
-        outside = (y.simd_lt(T::ZERO) | y.simd_gt(most)).select(y, outside);
     }
     for &value in outside.as_slice() {
         if value != T::ZERO {
@@ -438,5 +502,5 @@ fn refuse<S: Simd, T: Real>(simd: S, dense: Dense, row: &[T]) -> Option<f64> {
         }
     }
     let sum = sum.total().to_f64();
-    (dense == Dense::Distribution && (sum - 1.0).abs() > SLACK).then_some(sum)
+    (takes == Takes::Distributions && (sum - 1.0).abs() > SLACK).then_some(sum)
 }

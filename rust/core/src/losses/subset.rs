@@ -28,10 +28,7 @@
 use fearless_simd::{Level, Simd, dispatch, f64x8, prelude::*};
 use fearless_simd_macros::simd;
 
-use super::{
-    rows::{Batch, Dense, Loss, RowTargets, Rows, Targets, each_row},
-    zlpr::refuse_single_labels,
-};
+use super::rows::{Batch, Loss, RowTargets, Rows, Takes, each_row};
 use crate::{
     batch::Storage,
     error::Error,
@@ -53,24 +50,13 @@ pub fn subset_softmax_loss<E: Storage>(
     values: &mut [f64],
     gradient: Option<&mut [E]>,
 ) -> Result<f64, Error> {
-    refuse_single_labels(batch)?;
-    if let Targets::Dense(targets) = batch.targets {
-        let mut targets = targets.iter().map(|t| t.widen());
-        if let Some(value) = targets.find(|&t| t != E::Compute::ZERO && t != E::Compute::ONE) {
-            return Err(Error::Domain {
-                argument: "targets",
-                domain: "0 or 1",
-                value: value.to_f64(),
-            });
-        }
-    }
     each_row(run, batch, &SubsetSoftmax, values, gradient)
 }
 
 struct SubsetSoftmax;
 
 impl<T: Compiled> Loss<T> for SubsetSoftmax {
-    const DENSE: Dense = Dense::Numbers; // they were checked more closely
+    const TAKES: Takes = Takes::Sets;
 
     fn rows(&self, level: Level, rows: Rows<'_, T>, _: &mut Vec<T>) {
         (T::kernels().losses.subset.rows)(level, rows);

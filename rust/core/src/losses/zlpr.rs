@@ -27,7 +27,7 @@
 use fearless_simd::{Level, Simd, dispatch, prelude::*};
 use fearless_simd_macros::simd;
 
-use super::rows::{Batch, Dense, Loss, RowTargets, Rows, Targets, each_row};
+use super::rows::{Batch, Loss, RowTargets, Rows, Takes, each_row};
 use crate::{
     batch::{PerRow, Storage},
     error::Error,
@@ -52,7 +52,6 @@ pub fn zlpr<E: Storage>(
     values: &mut [f64],
     gradient: Option<&mut [E]>,
 ) -> Result<f64, Error> {
-    refuse_single_labels(batch)?;
     let fits = |value: f64| E::Compute::from_f64(value).is_finite();
     let rows = batch.scores.shape.count();
     threshold.check("threshold", rows, "finite", fits)?;
@@ -64,17 +63,6 @@ pub fn zlpr<E: Storage>(
     each_row(run, batch, &Zlpr { threshold, margin }, values, gradient)
 }
 
-/// A loss of sets of labels takes no single ones: whether a label to ignore leaves out its row would not be plain.
-pub(super) fn refuse_single_labels<E>(batch: &Batch<'_, E>) -> Result<(), Error> {
-    match batch.targets {
-        Targets::Labels(_) => Err(Error::Unsupported {
-            argument: "targets",
-            reason: "one label for each row; give lists of labels, or a number for each score",
-        }),
-        _ => Ok(()),
-    }
-}
-
 pub(super) struct Zlpr<'a> {
     threshold: PerRow<'a>,
     /// And the scale.
@@ -82,7 +70,7 @@ pub(super) struct Zlpr<'a> {
 }
 
 impl<T: Compiled> Loss<T> for Zlpr<'_> {
-    const DENSE: Dense = Dense::Fractions;
+    const TAKES: Takes = Takes::Fractions;
 
     fn rows(&self, level: Level, rows: Rows<'_, T>, _: &mut Vec<T>) {
         (T::kernels().losses.zlpr.rows)(level, self, rows);

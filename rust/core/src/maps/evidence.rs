@@ -50,6 +50,8 @@ pub fn ev_softmax<E: Storage>(
     map_rows(run, scores, out, &Evidential::<E::Compute> { inverse })
 }
 
+/// The map, by 1/T.
+#[derive(Clone, Copy)]
 struct Evidential<T> {
     inverse: T,
 }
@@ -94,7 +96,7 @@ fn evidential_rows<S: Simd, T: Real>(
     y: &mut [T],
     kernel: &mut Vec<T>,
 ) {
-    let map = ByInverse { inverse };
+    let map = Evidential { inverse };
     if n <= TILED {
         return tile::map_rows(simd, map, n, x, y, kernel);
     }
@@ -103,13 +105,7 @@ fn evidential_rows<S: Simd, T: Real>(
     }
 }
 
-/// The map, by 1/T.
-#[derive(Clone, Copy)]
-struct ByInverse<T> {
-    inverse: T,
-}
-
-impl<T: Real> InLanes<T> for ByInverse<T> {
+impl<T: Real> InLanes<T> for Evidential<T> {
     #[inline(always)]
     fn tile<S: Simd>(self, simd: S, columns: &mut [T], _: &mut [T]) -> T::Stripe<S> {
         let zero = T::Stripe::<S>::splat(simd, T::ZERO);

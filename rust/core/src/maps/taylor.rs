@@ -268,7 +268,7 @@ fn largest<T: Real>(x: &[T]) -> T {
 struct Product<T> {
     order: usize,
     /// 1/T as it was given.
-    temperature: T,
+    given: T,
     /// s a and (s b)².
     factors: [(T, T); MOST / 2],
     /// s u is x times both.
@@ -289,29 +289,29 @@ impl<T: Real> Product<T> {
         // Three quarters of the exponents are for the product, the rest for the sum.
         let most = (0.75 * T::EXPONENT_BIAS.to_f64()) as i32 / self.order as i32;
         let (_, x_exponent) = libm::frexp(largest.to_f64());
-        let (fraction, exponent) = libm::frexp(self.temperature.to_f64());
+        let (fraction, exponent) = libm::frexp(self.given.to_f64());
         let shift = (x_exponent + exponent - most).max(0);
         Self::with_unit(
             self.order,
-            self.temperature,
+            self.given,
             libm::ldexp(1.0, -shift),
             T::from_f64(libm::ldexp(1.0, -x_exponent)),
             T::from_f64(libm::ldexp(fraction, x_exponent + exponent - shift)),
         )
     }
 
-    fn with_unit(order: usize, temperature: T, s: f64, shrink: T, inverse: T) -> Self {
+    fn with_unit(order: usize, given: T, s: f64, shrink: T, inverse: T) -> Self {
         let mut factors = [(T::ZERO, T::ZERO); MOST / 2];
         for (factor, (a, square)) in factors.iter_mut().zip(ROOTS[order / 2 - 1]) {
             *factor = (T::from_f64(s * a), T::from_f64(s * s * square));
         }
         Self {
             order,
-            temperature,
+            given,
             factors,
             shrink,
             inverse,
-            unit: T::from_f64(s * temperature.to_f64()),
+            unit: T::from_f64(s * given.to_f64()),
         }
     }
 
@@ -358,7 +358,7 @@ impl<T: Real> Product<T> {
     /// Σ p g.
     #[simd]
     fn mean<S: Simd>(self, simd: S, p: &[T], g: &[T]) -> T {
-        Softmax::new(self.temperature).sums(simd, p, g)[0]
+        Softmax::new(self.given).sums(simd, p, g)[0]
     }
 
     /// Puts the gradient in place of p; an entry that is exactly 0 stays it.

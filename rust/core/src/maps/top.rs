@@ -264,7 +264,7 @@ fn choose<T: Real, S: Simd, const MASS: bool>(
     }
 }
 
-/// Maps a row; `Err` with its maximum if that is not finite, or with a NaN that is among the scores.
+/// Maps a row; nothing if its maximum is not finite, or a NaN is among the scores.
 #[inline(always)]
 fn by_count<S: Simd, T: Real>(
     simd: S,

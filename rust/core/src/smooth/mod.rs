@@ -24,6 +24,7 @@ use crate::{
     error::Error,
     kernels::Compiled,
     parallel::{Parts, Run},
+    scalar::Real,
 };
 
 /// Values in a task.
@@ -73,10 +74,13 @@ pub struct PiecewiseLinear<'a> {
 }
 
 impl PiecewiseLinear<'_> {
-    fn check(&self) -> Result<(), Error> {
+    fn check<T: Real>(&self) -> Result<(), Error> {
         let count = self.breaks.len();
         if count == 0 {
-            return Err(Error::Empty { argument: "breaks" });
+            return Err(Error::Unsupported {
+                argument: "breaks",
+                reason: "at least one is needed",
+            });
         }
         for (argument, values, expected) in [
             ("slopes", self.slopes, count + 1),
@@ -97,7 +101,7 @@ impl PiecewiseLinear<'_> {
             ("value", &[self.value]),
         ] {
             for &value in values {
-                check(argument, "finite", value, value.is_finite())?;
+                check(argument, FITS, value, fits::<T>(value))?;
             }
         }
         for pair in self.breaks.windows(2) {
@@ -105,6 +109,12 @@ impl PiecewiseLinear<'_> {
         }
         Ok(())
     }
+}
+
+const FITS: &str = "finite in the type of the values";
+
+fn fits<T: Real>(value: f64) -> bool {
+    T::from_f64(value).is_finite()
 }
 
 fn check(
@@ -142,7 +152,7 @@ pub struct Values<'a, E> {
 ///
 /// # Errors
 /// [`Error::Domain`] unless the width is finite and positive and what the function is made of is finite, with breaks that
-/// increase; [`Error::Empty`] without breaks; [`Error::Length`] if the lengths do not fit; [`Error::Interrupted`].
+/// increase; [`Error::Unsupported`] without breaks; [`Error::Length`] if the lengths do not fit; [`Error::Interrupted`].
 pub fn smooth<E: Storage>(
     run: &mut Run<'_>,
     function: Function<'_>,
@@ -153,9 +163,9 @@ pub fn smooth<E: Storage>(
     check_positive("width", width)?;
     match function {
         Function::Ramp(slope) | Function::Gate(slope) => {
-            check("slope", "finite", slope, slope.is_finite())?;
+            check("slope", FITS, slope, fits::<E::Compute>(slope))?;
         }
-        Function::Pieces(pieces) => pieces.check()?,
+        Function::Pieces(pieces) => pieces.check::<E::Compute>()?,
         _ => {}
     }
     write(run, Smoothed::Function(function, kernel, width), values)

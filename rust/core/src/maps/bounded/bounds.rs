@@ -65,9 +65,12 @@ pub(super) trait Bounds<T: Real>: Copy + Sync {
 }
 
 #[derive(Clone, Copy)]
-pub(super) struct Same<T> {
-    pub(super) value: T,
-    pub(super) most: T,
+pub(super) struct Same<T>(T);
+
+impl<T: Real> Same<T> {
+    pub(super) fn new(value: T, most: T) -> Self {
+        Self(less(value, most))
+    }
 }
 
 impl<T: Real> Bounds<T> for Same<T> {
@@ -76,14 +79,14 @@ impl<T: Real> Bounds<T> for Same<T> {
 
     #[inline(always)]
     fn stripe<S: Simd>(self, simd: S, _: usize) -> T::Stripe<S> {
-        T::Stripe::<S>::splat(simd, self.get(0))
+        T::Stripe::<S>::splat(simd, self.0)
     }
     #[inline(always)]
     fn register<S: Simd>(self, simd: S, _: usize) -> T::Native<S> {
-        T::Native::<S>::splat(simd, self.get(0))
+        T::Native::<S>::splat(simd, self.0)
     }
     fn at_most(self, most: T) -> Self {
-        Self { most, ..self }
+        Self::new(self.0, most)
     }
     fn part(self, _: Range<usize>) -> Self {
         self
@@ -94,11 +97,7 @@ impl<T: Real> Bounds<T> for Same<T> {
     }
     #[inline(always)]
     fn get(self, _: usize) -> T {
-        if self.value < self.most {
-            self.value
-        } else {
-            self.most
-        }
+        self.0
     }
 }
 
@@ -140,9 +139,13 @@ impl<T: Real> Bounds<T> for Own<'_, T> {
         }
     }
     fn get(self, index: usize) -> T {
-        let value = self.values[index];
-        if value < self.most { value } else { self.most }
+        less(self.values[index], self.most)
     }
+}
+
+/// The smaller of two numbers.
+fn less<T: Real>(a: T, b: T) -> T {
+    if a < b { a } else { b }
 }
 
 /// Evaluates an expression with the bounds of a row, limited to the total, in their type.
@@ -150,7 +153,7 @@ macro_rules! with_bounds {
     ($caps:expr, $most:expr, |$bounds:ident| $body:expr) => {
         match $caps {
             Caps::Same(value) => {
-                let $bounds = Same { value, most: $most };
+                let $bounds = Same::new(value, $most);
                 $body
             }
             Caps::Own(values) => {

@@ -6,7 +6,7 @@ use fearless_simd_macros::simd;
 use super::{
     BoundedRow, Upper, again,
     bounds::{Bounds, Caps, Own, OwnRows, Same, with_bounds},
-    each_row, less_rounding,
+    less_rounding,
 };
 use crate::{
     batch::{of_chunks, write_chunks},
@@ -160,8 +160,8 @@ impl<T: Real> Capped<T> {
         let mut low = (interval.low.high - base) + interval.low.low;
         let mut high = (interval.high.high - base) + interval.high.low;
         let mut at = interval.at.low;
-        let (mut low_off, mut high_off) = (interval.low_off, interval.high_off);
-        let (mut off, mut side) = (zero, zero);
+        let mut ends = Ends::of(&interval);
+        let mut off = zero;
         let mut reach = total * self.temperature;
         let mut open = interval.open;
         for step in 0..ROUGH_STEPS {
@@ -177,21 +177,16 @@ impl<T: Real> Capped<T> {
             if !going.any_true() {
                 break;
             }
-            let below = now.simd_gt(zero);
-            let (rises, falls) = (going & below, going & !below);
-            // Illinois: an end that stays for the second time counts half.
-            high_off = (rises & side.simd_gt(zero)).select(high_off * T::HALF, high_off);
-            low_off = (falls & side.simd_lt(zero)).select(low_off * T::HALF, low_off);
-            (low, low_off) = (rises.select(at, low), rises.select(now, low_off));
-            (high, high_off) = (falls.select(at, high), falls.select(now, high_off));
-            side = below.select(one, -one);
+            let (rises, falls) = ends.take(going, now);
+            low = rises.select(at, low);
+            high = falls.select(at, high);
 
-            let known = low_off.simd_lt(T::INFINITY);
+            let known = ends.low_off.simd_lt(T::INFINITY);
             let width = (high - low).min(one * (T::MAX * T::HALF));
             let share = if step % 4 == 3 {
                 one * T::HALF
             } else {
-                low_off / (low_off - high_off)
+                ends.share()
             };
             let down = at - reach.min(width);
             reach = known.select(reach, reach * T::from_f64(4.0));
@@ -209,7 +204,7 @@ impl<T: Real> Capped<T> {
         let base = Pair::new(base);
         let narrowed = Interval {
             low: choose(
-                low_off.simd_lt(interval.low_off),
+                ends.low_off.simd_lt(interval.low_off),
                 base.add(low - low_rounding),
                 interval.low,
             ),
@@ -218,8 +213,8 @@ impl<T: Real> Capped<T> {
                 base.add(high + high_rounding),
                 interval.high,
             ),
-            low_off,
-            high_off,
+            low_off: ends.low_off,
+            high_off: ends.high_off,
             at: base.add(at),
             open: interval.open,
         };
@@ -239,17 +234,16 @@ impl<T: Real> Capped<T> {
         let zero = T::Stripe::<S>::splat(simd, T::ZERO);
         let one = T::Stripe::<S>::splat(simd, T::ONE);
         let infinity = T::Stripe::<S>::splat(simd, T::INFINITY);
+        let mut ends = Ends::of(&interval);
         let Interval {
             mut low,
             mut high,
-            mut low_off,
-            mut high_off,
             mut at,
             mut open,
+            ..
         } = interval;
         let mut off = infinity;
         let mut reach = total * self.temperature;
-        let mut side = zero;
         for step in 0..MOST_STEPS {
             let (sum, free) = self.sums::<S, B, FOLD>(simd, &at, x, bounds);
             let now = sum - total;
@@ -264,22 +258,16 @@ impl<T: Real> Capped<T> {
             if !going.any_true() {
                 break;
             }
-            let below = now.simd_gt(zero);
-            let (rises, falls) = (going & below, going & !below);
-            // Illinois: an end that stays for the second time counts half.
-            high_off = (rises & side.simd_gt(zero)).select(high_off * T::HALF, high_off);
-            low_off = (falls & side.simd_lt(zero)).select(low_off * T::HALF, low_off);
+            let (rises, falls) = ends.take(going, now);
             low = choose(rises, at, low);
             high = choose(falls, at, high);
-            low_off = rises.select(now, low_off);
-            high_off = falls.select(now, high_off);
-            side = below.select(one, zero - one);
 
             let width = (high.high - low.high) + (high.low - low.low);
             let width = width.min(one * (T::MAX * T::HALF));
             let newton = now * self.temperature / free;
-            let known = low_off.simd_lt(infinity);
-            let share = low_off / (low_off - high_off);
+            let known = ends.low_off.simd_lt(infinity);
+            let share = ends.share();
+            let below = now.simd_gt(zero);
             let falsi = below.select(width * share, zero - width * (one - share));
             let middle = below.select(width * T::HALF, zero - width * T::HALF);
             let between = if step % 4 == 3 { middle } else { falsi };
@@ -362,7 +350,7 @@ impl<T: Real> Capped<T> {
         let wanted = whole.min(part + margin);
         let tolerance = wanted.min(margin) * T::from_f64(0.25);
         let aim = wanted + tolerance;
-        let holds = max.abs().simd_lt(T::INFINITY) & room.simd_gt(aim + tolerance);
+        let holds = apart::<T, S>(max, min) & room.simd_gt(aim + tolerance);
         let zero = T::Stripe::<S>::splat(simd, T::ZERO);
         let one = T::Stripe::<S>::splat(simd, T::ONE);
         let mut interval = self.interval(aim, max, min, most);
@@ -423,7 +411,8 @@ impl<T: Real> Capped<T> {
     ) -> Option<Position<T>> {
         let (max, min) = extremes::<T, S>(simd, x);
         let (max, min) = (T::fold_max(max), -T::fold_max(-min));
-        if !max.is_finite() {
+        let near = max.abs() <= farthest() && min >= -farthest::<T>();
+        if !near {
             return None;
         }
         let most = T::fold_max(most_of::<T, S, B>(simd, x.len(), bounds));
@@ -435,7 +424,7 @@ impl<T: Real> Capped<T> {
             interval.at = interval.low;
         } else {
             let room = self.room(simd, x, bounds).total();
-            if room.is_nan() || room < less_rounding(self.total, x.len()) {
+            if room.is_nan() || room < less_rounding(self.total) {
                 return None;
             }
             if room <= self.total + self.tolerance() {
@@ -529,10 +518,27 @@ impl<T: Real> BoundedRow<T> for Capped<T> {
         dispatch!(level, simd => self.write(simd, position, bounds, x, y));
         Some(())
     }
+
+    fn row_of_any_range<B: Bounds<T>>(
+        self,
+        level: Level,
+        bounds: B,
+        x: &[T],
+        y: &mut [T],
+        kernel: &mut Vec<T>,
+    ) -> Option<()> {
+        const UNIT: f64 = 16.0;
+        if !x.iter().any(|x| x.is_finite() && x.abs() > farthest()) {
+            return self.row(level, bounds, x, y, kernel);
+        }
+        let x: Vec<T> = x.iter().map(|&x| x * T::from_f64(1.0 / UNIT)).collect();
+        let map = Self::new(self.total.to_f64(), self.temperature.to_f64() / UNIT);
+        map.row(level, bounds, &x, y, kernel)
+    }
 }
 
 /// A mask of a stripe.
-pub(super) type Mask<T, S> = <<T as Real>::Stripe<S> as SimdBase<S>>::Mask;
+type Mask<T, S> = <<T as Real>::Stripe<S> as SimdBase<S>>::Mask;
 
 /// `a` in the lanes of the mask, `b` in the others.
 #[inline(always)]
@@ -546,6 +552,18 @@ fn choose<T: Real, S: Simd>(mask: Mask<T, S>, a: Pair<T, S>, b: Pair<T, S>) -> P
 #[inline(always)]
 fn equal<T: Real, S: Simd>(a: Pair<T, S>, b: Pair<T, S>) -> Mask<T, S> {
     a.high.simd_eq(b.high) & a.low.simd_eq(b.low)
+}
+
+/// The largest score that distances are taken from: with what the total spans, no difference of two overflows.
+#[inline(always)]
+fn farthest<T: Real>() -> T {
+    T::MAX * T::from_f64(0.25)
+}
+
+/// Whether all scores in a lane are near enough to take distances, and there is one.
+#[inline(always)]
+fn apart<T: Real, S: Simd>(max: T::Stripe<S>, min: T::Stripe<S>) -> Mask<T, S> {
+    max.abs().simd_le(farthest::<T>()) & min.simd_ge(-farthest::<T>())
 }
 
 /// A score at or below the position, whatever rounding does.
@@ -568,6 +586,53 @@ struct Interval<T: Real, S: Simd> {
     at: Pair<T, S>,
     /// 1 in the lanes that are to be searched.
     open: T::Stripe<S>,
+}
+
+/// How far Σ p is from the total at the ends of an interval, as regula falsi takes it, and which of them has moved.
+struct Ends<T: Real, S: Simd> {
+    low_off: T::Stripe<S>,
+    high_off: T::Stripe<S>,
+    /// 1 where the low end has moved last, -1 where the high one has.
+    side: T::Stripe<S>,
+}
+
+impl<T: Real, S: Simd> Ends<T, S> {
+    #[inline(always)]
+    fn of(interval: &Interval<T, S>) -> Self {
+        Self {
+            low_off: interval.low_off,
+            high_off: interval.high_off,
+            side: T::Stripe::<S>::splat(interval.open.token(), T::ZERO),
+        }
+    }
+
+    /// Takes how far Σ p is off at a position, in the lanes that are going; returns where that becomes the low end, and
+    /// where the high one.
+    #[inline(always)]
+    fn take(&mut self, going: Mask<T, S>, now: T::Stripe<S>) -> (Mask<T, S>, Mask<T, S>) {
+        let Self {
+            low_off,
+            high_off,
+            side,
+        } = self;
+        let zero = T::Stripe::<S>::splat(now.token(), T::ZERO);
+        let one = T::Stripe::<S>::splat(now.token(), T::ONE);
+        let below = now.simd_gt(zero);
+        let (rises, falls) = (going & below, going & !below);
+        // Illinois: an end that stays for the second time counts half.
+        *high_off = (rises & side.simd_gt(zero)).select(*high_off * T::HALF, *high_off);
+        *low_off = (falls & side.simd_lt(zero)).select(*low_off * T::HALF, *low_off);
+        *low_off = rises.select(now, *low_off);
+        *high_off = falls.select(now, *high_off);
+        *side = below.select(one, -one);
+        (rises, falls)
+    }
+
+    /// The part of the interval that regula falsi goes, from its low end.
+    #[inline(always)]
+    fn share(&self) -> T::Stripe<S> {
+        self.low_off / (self.low_off - self.high_off)
+    }
 }
 
 /// What [`Capped::search`] has found: where, and how far Σ p is from the total there.
@@ -676,21 +741,20 @@ fn filter_with_bounds<T: Real, S: Simd, B: Bounds<T>>(
 
 pub(super) fn capped_rows<T: Real>(
     level: Level,
-    (upper, total, temperature): (Upper<'_, T>, f64, f64),
+    (upper, (total, temperature)): (Upper<'_, T>, (f64, f64)),
     n: usize,
     x: &[T],
     y: &mut [T],
     kernel: &mut Vec<T>,
 ) {
     let capped = Capped::new(total, temperature);
-    if n > GROUPED {
-        return each_row(level, capped, upper, n, x, y, kernel);
-    }
     let group = n * T::LANES;
     for (index, (x, y)) in x.chunks(group).zip(y.chunks_mut(group)).enumerate() {
         let upper = upper.rows_from(index * T::LANES, n);
         let bounds = upper.of_row(0, n);
-        let well = with_bounds!(bounds, capped.total, |bounds| if n > TILED {
+        let well = with_bounds!(bounds, capped.total, |bounds| if n > GROUPED {
+            0
+        } else if n > TILED {
             kernel.resize(4 * T::LANES * (n + T::LANES), T::ZERO);
             dispatch!(level, simd => capped_group(simd, capped, (bounds, upper.own(n)), n, x, y, kernel))
         } else {
@@ -699,12 +763,6 @@ pub(super) fn capped_rows<T: Real>(
         });
         again(level, capped, upper, (n, well), x, y, kernel);
     }
-}
-
-/// Which lanes are set.
-#[inline(always)]
-pub(super) fn bits<T: Real, S: Simd>(mask: Mask<T, S>) -> u64 {
-    mask.to_bitmask()
 }
 
 /// Maps at most `LANES` rows; a bit of the result says whether that went well with a row.
@@ -728,7 +786,7 @@ fn capped_tile<S: Simd, T: Real, B: Bounds<T>>(
     let (max, min) = extremes::<T, S>(simd, columns);
     let most = most_of::<T, S, _>(simd, columns.len(), bounds);
     let room = capped.room::<S, _>(simd, columns, bounds).lanes();
-    let holds = room.simd_ge(less_rounding(capped.total, n)) & max.abs().simd_lt(T::INFINITY);
+    let holds = room.simd_ge(less_rounding(capped.total)) & apart::<T, S>(max, min);
     let zero = T::Stripe::<S>::splat(simd, T::ZERO);
     let one = T::Stripe::<S>::splat(simd, T::ONE);
     let total = one * capped.total;
@@ -743,7 +801,8 @@ fn capped_tile<S: Simd, T: Real, B: Bounds<T>>(
         capped.terms(&found.at, x, u).0.store_slice(column);
     }
     tile::store(simd, columns, rows, n, y, spare);
-    bits::<T, S>(holds & found.off.simd_eq(found.off)) // no NaN among the scores
+    let known = found.off.simd_eq(found.off); // no NaN among the scores
+    (holds & known).to_bitmask()
 }
 
 /// As [`capped_tile`], of rows of which only the candidates are turned into columns.
@@ -798,7 +857,7 @@ fn capped_group<S: Simd, T: Real, B: Bounds<T>>(
         tile::gather::<T, S>(simd, caps, stride, width, cap_columns);
     }
     let max = tile::max::<T, S>(simd, columns);
-    let sampled = sampled & max.abs().simd_lt(T::INFINITY);
+    let sampled = sampled & apart::<T, S>(max, from.high); // no other lies below
     let zero = T::Stripe::<S>::splat(simd, T::ZERO);
     let one = T::Stripe::<S>::splat(simd, T::ONE);
     let interval = Interval {
@@ -817,12 +876,12 @@ fn capped_group<S: Simd, T: Real, B: Bounds<T>>(
             capped.write(simd, Position::of_lane(found.at, row), bounds, x, y);
         }
     }
-    bits::<T, S>(well)
+    well.to_bitmask()
 }
 
 pub(super) fn capped_long_row<T: Real>(
     run: &mut Run<'_>,
-    (caps, total, temperature): (Caps<'_, T>, f64, f64),
+    (caps, (total, temperature)): (Caps<'_, T>, (f64, f64)),
     x: &[T],
     y: &mut [T],
 ) -> Result<(), Error> {

@@ -6,8 +6,7 @@ use fearless_simd_macros::simd;
 use super::{
     BoundedRow, Upper, again,
     bounds::{Bounds, Caps, Own, OwnRows, Same, with_bounds},
-    capped::{TILED, bits},
-    each_row, less_rounding,
+    less_rounding,
 };
 use crate::{
     batch::{of_chunks, of_written_chunks, write_chunks},
@@ -18,7 +17,10 @@ use crate::{
     simd::{Sum, add_up, exp_lifted, load_padded, max, store_part},
 };
 
-/// `p = min(u, s e^x)`, `Σ p = total`.
+/// Rows of at most this many values go a lane each.
+const TILED: usize = 64;
+
+/// `p = min(u, s e^{x/T})`, `Σ p = total`, by 1/T.
 #[derive(Clone, Copy)]
 struct Exponential<T> {
     total: T,
@@ -36,21 +38,69 @@ struct Reached<T> {
 /// How much s may grow before the exponentials are taken anew, so that none is lost that counts.
 const MOST_GROWTH: f64 = 1024.0;
 
+/// How often they are taken anew before it is sought what to take them relative to.
+const MOST_RENEWALS: usize = 4;
+
 /// The exponentials of a row, and who works on them.
 trait Exponentials<T: Real> {
     fn reached(&mut self, scale: T) -> Result<Reached<T>, Error>;
-    /// The largest score whose entry has not reached its bound.
-    fn largest(&mut self, scale: T) -> Result<T, Error>;
-    /// Takes the exponentials anew, relative to a score; those that have reached their bounds become infinite.
-    fn renew(&mut self, scale: T, max: T) -> Result<(), Error>;
+    /// The largest score whose entry has not reached its bound, and the smallest above -∞.
+    fn extremes(&mut self, scale: T) -> Result<(T, T), Error>;
+    /// Takes the exponentials anew, relative to a score, at most 1; those that have reached their bounds become infinite.
+    fn renew(&mut self, scale: T, from: T) -> Result<(), Error>;
 }
 
 impl<T: Real> Exponential<T> {
-    /// The scale of the exponentials, of which there are n with this sum; nothing if the bounds cannot hold the total.
-    fn settle(self, n: usize, sum: T, row: &mut impl Exponentials<T>) -> Result<Option<T>, Error> {
+    fn new(inverse: T) -> Self {
+        let total = T::ONE;
+        Self { total, inverse }
+    }
+
+    /// [`BoundedRow::row`], shared out.
+    fn long_row<B: Bounds<T>>(
+        self,
+        run: &mut Run<'_>,
+        bounds: B,
+        x: &[T],
+        y: &mut [T],
+    ) -> Result<Option<()>, Error> {
+        let level = run.level;
+        let max = max_of_long_row(run, x)?;
+        if !max.is_finite() {
+            return Ok(None);
+        }
+        let sums = of_written_chunks(
+            run,
+            y,
+            |at, y| dispatch!(level, simd => exponentials(simd, &x[at], y, max, self.inverse)),
+        )?;
+        let sum = dispatch!(level, simd => add_up(simd, sums.into_iter()));
+        if sum.is_nan() {
+            return Ok(None);
+        }
+        let mut row = SharedOut {
+            map: self,
+            run,
+            bounds,
+            x,
+            e: y,
+        };
+        let Some(scale) = self.settle(sum, &mut row)? else {
+            return Ok(None);
+        };
+        write_chunks(run, y, |at, y| {
+            let bounds = bounds.part(at);
+            dispatch!(level, simd => self.finish(simd, bounds, scale, y));
+        })?;
+        Ok(Some(()))
+    }
+
+    /// The scale of the exponentials, whose sum this is; nothing if the bounds cannot hold the total.
+    fn settle(self, sum: T, row: &mut impl Exponentials<T>) -> Result<Option<T>, Error> {
         let larger = |a: T, b: T| if a > b { a } else { b };
         let mut scale = self.total / sum;
         let mut count = T::ZERO;
+        let mut renewals = 0;
         loop {
             let now = row.reached(scale)?;
             if now.count == count {
@@ -66,39 +116,57 @@ impl<T: Real> Exponential<T> {
                 scale = larger(scale, next);
                 continue;
             }
-            let max = row.largest(scale)?;
+            let (max, min) = row.extremes(scale)?;
             if max == T::NEG_INFINITY {
-                let holds = now.bounds >= less_rounding(self.total, n);
+                let holds = now.bounds >= less_rounding(self.total);
                 return Ok(holds.then_some(scale));
             }
             row.renew(scale, max)?;
             let others = row.reached(T::MIN_POSITIVE)?.others;
             scale = larger(rest / others, T::MIN_POSITIVE);
             count = -T::ONE;
+            renewals += 1;
+            if renewals > MOST_RENEWALS && self.approach(max, min, row)? {
+                scale = T::ONE / T::LIFT_FACTOR;
+            }
         }
+    }
+
+    /// Takes the exponentials relative to a score from `max`, which they are relative to, down to `min`, so that their
+    /// own size is not too large as p, and hardly too small; says whether that can be, else leaves them as they are.
+    fn approach(self, max: T, min: T, row: &mut impl Exponentials<T>) -> Result<bool, Error> {
+        // As 1 is not less than any bound, all have reached theirs relative to the smallest score.
+        let (mut low, mut high) = (min, max);
+        if !self.fits(row)? {
+            return Ok(false);
+        }
+        while (high - low) * self.inverse > T::ONE {
+            let middle = low * T::HALF + high * T::HALF;
+            if middle <= low || middle >= high {
+                break;
+            }
+            row.renew(T::ZERO, middle)?;
+            if self.fits(row)? {
+                high = middle;
+            } else {
+                low = middle;
+            }
+        }
+        row.renew(T::ZERO, high)?;
+        Ok(true)
+    }
+
+    /// Whether the exponentials, within their bounds, are not more than the total in sum.
+    fn fits(self, row: &mut impl Exponentials<T>) -> Result<bool, Error> {
+        let now = row.reached(T::ONE / T::LIFT_FACTOR)?;
+        let rest = self.total - now.bounds;
+        Ok(rest > T::ZERO && now.others <= rest * T::LIFT_FACTOR)
     }
 
     #[simd]
     fn reached<S: Simd, B: Bounds<T>>(self, simd: S, bounds: B, scale: T, e: &[T]) -> Reached<T> {
-        let zero = T::Stripe::<S>::splat(simd, T::ZERO);
-        let one = T::Stripe::<S>::splat(simd, T::ONE);
-        let mut others = Sum::<T, S>::new(simd);
-        let mut full = Sum::<T, S>::new(simd);
-        let mut count = zero;
-        let group = Sum::<T, S>::GROUP * T::LANES;
-        for (g, group) in e.chunks(group).enumerate() {
-            let (mut full_partial, mut partial) = (zero, zero);
-            for (i, stripe) in group.chunks(T::LANES).enumerate() {
-                let e = load_padded::<T, S>(simd, stripe, T::ZERO);
-                let u = bounds.stripe(simd, (g * Sum::<T, S>::GROUP + i) * T::LANES);
-                let reached = (e * scale).simd_ge(u);
-                partial += reached.select(zero, e);
-                full_partial += reached.select(u, zero);
-                count += reached.select(one, zero);
-            }
-            others.add(partial);
-            full.add(full_partial);
-        }
+        let scale = T::Stripe::<S>::splat(simd, scale);
+        let (full, count, others) = sums::<T, S, B, true>(simd, bounds, scale, e);
         Reached {
             bounds: full.total(),
             count: T::fold_sum(count),
@@ -107,16 +175,24 @@ impl<T: Real> Exponential<T> {
     }
 
     #[simd]
-    fn largest<S: Simd, B: Bounds<T>>(self, simd: S, bounds: B, scale: T, x: &[T], e: &[T]) -> T {
-        let mut largest = T::Stripe::<S>::splat(simd, T::NEG_INFINITY);
+    fn extremes<S: Simd, B: Bounds<T>>(
+        self,
+        simd: S,
+        bounds: B,
+        scale: T,
+        x: &[T],
+        e: &[T],
+    ) -> (T, T) {
+        let infinity = T::Stripe::<S>::splat(simd, T::INFINITY);
+        let (mut max, mut min) = (-infinity, infinity);
         for (i, (x, e)) in x.chunks(T::LANES).zip(e.chunks(T::LANES)).enumerate() {
             let x = load_padded::<T, S>(simd, x, T::NEG_INFINITY);
             let e = load_padded::<T, S>(simd, e, T::ZERO);
             let reached = (e * scale).simd_ge(bounds.stripe(simd, i * T::LANES));
-            let none = T::Stripe::<S>::splat(simd, T::NEG_INFINITY);
-            largest = largest.max(reached.select(none, x));
+            max = max.max(reached.select(-infinity, x));
+            min = min.min(x.simd_eq(T::NEG_INFINITY).select(infinity, x));
         }
-        T::fold_max(largest)
+        (T::fold_max(max), -T::fold_max(-min))
     }
 
     #[simd]
@@ -124,16 +200,17 @@ impl<T: Real> Exponential<T> {
         self,
         simd: S,
         bounds: B,
-        (scale, max): (T, T),
+        (scale, from): (T, T),
         x: &[T],
         e: &mut [T],
     ) {
+        let zero = T::Stripe::<S>::splat(simd, T::ZERO);
         let infinity = T::Stripe::<S>::splat(simd, T::INFINITY);
         for (i, (x, to)) in x.chunks(T::LANES).zip(e.chunks_mut(T::LANES)).enumerate() {
             let x = load_padded::<T, S>(simd, x, T::NEG_INFINITY);
             let e = load_padded::<T, S>(simd, to, T::ZERO);
             let reached = (e * scale).simd_ge(bounds.stripe(simd, i * T::LANES));
-            let e = exp_lifted::<T, S>((x - max) * self.inverse);
+            let e = exp_lifted::<T, S>(((x - from) * self.inverse).min(zero));
             store_part::<T, S>(reached.select(infinity, e), to);
         }
     }
@@ -146,6 +223,35 @@ impl<T: Real> Exponential<T> {
             store_part::<T, S>(p.simd_ge(u).select(u, p), to);
         }
     }
+}
+
+/// What [`Reached`] holds, in every lane of a tile, or of stripes of one row, which are then folded.
+#[inline(always)]
+fn sums<T: Real, S: Simd, B: Bounds<T>, const FOLD: bool>(
+    simd: S,
+    bounds: B,
+    scale: T::Stripe<S>,
+    e: &[T],
+) -> (Sum<T, S>, T::Stripe<S>, Sum<T, S>) {
+    let zero = T::Stripe::<S>::splat(simd, T::ZERO);
+    let one = T::Stripe::<S>::splat(simd, T::ONE);
+    let (mut full, mut others) = (Sum::<T, S>::new(simd), Sum::<T, S>::new(simd));
+    let mut count = zero;
+    let group = if FOLD { Sum::<T, S>::GROUP } else { 1 };
+    for (g, stripes) in e.chunks(group * T::LANES).enumerate() {
+        let (mut full_partial, mut partial) = (zero, zero);
+        for (i, stripe) in stripes.chunks(T::LANES).enumerate() {
+            let e = load_padded::<T, S>(simd, stripe, T::ZERO);
+            let u = bounds.stripe(simd, (g * group + i) * T::LANES);
+            let reached = (e * scale).simd_ge(u);
+            partial += reached.select(zero, e);
+            full_partial += reached.select(u, zero);
+            count += reached.select(one, zero);
+        }
+        others.add(partial);
+        full.add(full_partial);
+    }
+    (full, count, others)
 }
 
 /// The calling thread works on a row.
@@ -162,13 +268,13 @@ impl<T: Real, B: Bounds<T>> Exponentials<T> for Here<'_, T, B> {
         let Self { map, bounds, e, .. } = self;
         Ok(dispatch!(self.level, simd => map.reached(simd, *bounds, scale, e)))
     }
-    fn largest(&mut self, scale: T) -> Result<T, Error> {
+    fn extremes(&mut self, scale: T) -> Result<(T, T), Error> {
         let Self { map, bounds, .. } = *self;
-        Ok(dispatch!(self.level, simd => map.largest(simd, bounds, scale, self.x, self.e)))
+        Ok(dispatch!(self.level, simd => map.extremes(simd, bounds, scale, self.x, self.e)))
     }
-    fn renew(&mut self, scale: T, max: T) -> Result<(), Error> {
+    fn renew(&mut self, scale: T, from: T) -> Result<(), Error> {
         let Self { map, bounds, .. } = *self;
-        dispatch!(self.level, simd => map.renew(simd, bounds, (scale, max), self.x, self.e));
+        dispatch!(self.level, simd => map.renew(simd, bounds, (scale, from), self.x, self.e));
         Ok(())
     }
 }
@@ -191,21 +297,27 @@ impl<T: Real, B: Bounds<T>> Exponentials<T> for SharedOut<'_, '_, T, B> {
         })?;
         Ok(dispatch!(level, simd => Reached::combine(simd, &chunks)))
     }
-    fn largest(&mut self, scale: T) -> Result<T, Error> {
+    fn extremes(&mut self, scale: T) -> Result<(T, T), Error> {
         let (map, bounds, level) = (self.map, self.bounds, self.run.level);
         let (x, e) = (self.x, &*self.e);
         let chunks = of_chunks(self.run, x.len(), |at| {
             let bounds = bounds.part(at.clone());
             let (x, e) = (&x[at.clone()], &e[at]);
-            dispatch!(level, simd => map.largest(simd, bounds, scale, x, e))
+            dispatch!(level, simd => map.extremes(simd, bounds, scale, x, e))
         })?;
-        Ok(dispatch!(level, simd => max::<T, _>(simd, &chunks)))
+        let nothing = (T::NEG_INFINITY, T::INFINITY);
+        Ok(chunks.into_iter().fold(nothing, |a, b| {
+            (
+                if a.0 > b.0 { a.0 } else { b.0 },
+                if a.1 < b.1 { a.1 } else { b.1 },
+            )
+        }))
     }
-    fn renew(&mut self, scale: T, max: T) -> Result<(), Error> {
+    fn renew(&mut self, scale: T, from: T) -> Result<(), Error> {
         let (map, bounds, level, x) = (self.map, self.bounds, self.run.level, self.x);
         write_chunks(self.run, self.e, |at, e| {
             let bounds = bounds.part(at.clone());
-            dispatch!(level, simd => map.renew(simd, bounds, (scale, max), &x[at], e));
+            dispatch!(level, simd => map.renew(simd, bounds, (scale, from), &x[at], e));
         })
     }
 }
@@ -254,7 +366,7 @@ impl<T: Real> BoundedRow<T> for Exponential<T> {
             x,
             e: y,
         };
-        let scale = self.settle(x.len(), sum, &mut row).ok().flatten()?;
+        let scale = self.settle(sum, &mut row).ok().flatten()?;
         dispatch!(level, simd => self.finish(simd, bounds, scale, y));
         Some(())
     }
@@ -262,22 +374,20 @@ impl<T: Real> BoundedRow<T> for Exponential<T> {
 
 pub(super) fn csoftmax_rows<T: Real>(
     level: Level,
-    (upper, total, inverse): (Upper<'_, T>, f64, T),
+    (upper, inverse): (Upper<'_, T>, T),
     n: usize,
     x: &[T],
     y: &mut [T],
     kernel: &mut Vec<T>,
 ) {
-    let total = T::from_f64(total);
-    let map = Exponential { total, inverse };
-    if n > TILED {
-        return each_row(level, map, upper, n, x, y, kernel);
-    }
+    let map = Exponential::new(inverse);
     let group = n * T::LANES;
     for (index, (x, y)) in x.chunks(group).zip(y.chunks_mut(group)).enumerate() {
         let upper = upper.rows_from(index * T::LANES, n);
-        kernel.resize(2 * group + tile::spare::<T>(n), T::ZERO);
-        let well = with_bounds!(upper.of_row(0, n), total, |bounds| {
+        let well = with_bounds!(upper.of_row(0, n), map.total, |bounds| if n > TILED {
+            0
+        } else {
+            kernel.resize(2 * group + tile::spare::<T>(n), T::ZERO);
             dispatch!(level, simd => csoftmax_tile(simd, map, (bounds, upper.own(n)), n, x, y, kernel))
         });
         again(level, map, upper, (n, well), x, y, kernel);
@@ -317,16 +427,7 @@ fn csoftmax_tile<S: Simd, T: Real, B: Bounds<T>>(
     let mut scale = one * map.total / sum;
     let mut count = zero;
     for _ in 0..=n {
-        let (mut others, mut full) = (Sum::<T, S>::new(simd), Sum::<T, S>::new(simd));
-        let mut now = zero;
-        for (k, column) in columns.chunks_exact(T::LANES).enumerate() {
-            let e = T::Stripe::<S>::from_slice(simd, column);
-            let u = bounds.stripe(simd, k * T::LANES);
-            let reached = (e * scale).simd_ge(u);
-            others.add(reached.select(zero, e));
-            full.add(reached.select(u, zero));
-            now += reached.select(one, zero);
-        }
+        let (full, now, others) = sums::<T, S, _, false>(simd, bounds, scale, columns);
         let open = well & !now.simd_eq(count);
         if !open.any_true() {
             break;
@@ -344,62 +445,20 @@ fn csoftmax_tile<S: Simd, T: Real, B: Bounds<T>>(
         p.simd_ge(u).select(u, p).store_slice(column);
     }
     tile::store(simd, columns, rows, n, y, spare);
-    bits::<T, S>(well)
+    well.to_bitmask()
 }
 
 pub(super) fn csoftmax_long_row<T: Real>(
     run: &mut Run<'_>,
-    (caps, total, inverse): (Caps<'_, T>, f64, T),
+    (caps, inverse): (Caps<'_, T>, T),
     x: &[T],
     y: &mut [T],
 ) -> Result<(), Error> {
-    let total = T::from_f64(total);
-    let map = Exponential { total, inverse };
-    with_bounds!(caps, total, |bounds| {
+    let map = Exponential::new(inverse);
+    with_bounds!(caps, map.total, |bounds| {
         if map.long_row(run, bounds, x, y)?.is_none() {
             map.extreme_row(run.level, bounds, x, y, &mut Vec::new());
         }
         Ok(())
     })
-}
-
-impl<T: Real> Exponential<T> {
-    /// [`BoundedRow::row`], shared out.
-    fn long_row<B: Bounds<T>>(
-        self,
-        run: &mut Run<'_>,
-        bounds: B,
-        x: &[T],
-        y: &mut [T],
-    ) -> Result<Option<()>, Error> {
-        let level = run.level;
-        let max = max_of_long_row(run, x)?;
-        if !max.is_finite() {
-            return Ok(None);
-        }
-        let sums = of_written_chunks(
-            run,
-            y,
-            |at, y| dispatch!(level, simd => exponentials(simd, &x[at], y, max, self.inverse)),
-        )?;
-        let sum = dispatch!(level, simd => add_up(simd, sums.into_iter()));
-        if sum.is_nan() {
-            return Ok(None);
-        }
-        let mut row = SharedOut {
-            map: self,
-            run,
-            bounds,
-            x,
-            e: y,
-        };
-        let Some(scale) = self.settle(x.len(), sum, &mut row)? else {
-            return Ok(None);
-        };
-        write_chunks(run, y, |at, y| {
-            let bounds = bounds.part(at);
-            dispatch!(level, simd => self.finish(simd, bounds, scale, y));
-        })?;
-        Ok(Some(()))
-    }
 }

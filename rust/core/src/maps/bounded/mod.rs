@@ -5,12 +5,14 @@
 //! * [`csoftmax()`]: `g(d) = e^{d/T}`, `Σ p = 1` (Martins & Kreutzer 2017).
 //! * **Domain.** Any values. A NaN makes its row NaN; -∞ gets 0; entries of +∞ share the total equally up to their bounds,
 //!   and what these cannot hold goes to the others. A row is NaN whose entries above -∞ cannot hold the total.
-//! * **Precision.** `|Σ p - total| ≤ 4` ulp. For the projection, every p is as if τ, which has two parts, were off by an
+//! * **Precision.** `|Σ p - total| ≤ 4` ulp; where the bounds hold the total only but for rounding, by at most 16 ε of it,
+//!   they are the result. For the projection, every p is as if τ, which has two parts, were off by an
 //!   ulp of the total over the number of entries between their bounds.
 //! * **Order.** With one bound for all, x ≤ y implies p(x) ≤ p(y) within a row.
 //! * **Determinism.** The same bits at every SIMD level, batch split and number of workers.
 //! * **Cost.** The projection: a filter by a bound from a sample, about ten sums over what it keeps, and a pass that
-//!   writes. csoftmax: softmax, and a pass for each time that more entries reach their bounds.
+//!   writes. csoftmax: softmax, and a pass for each time that more entries reach their bounds; where these lie far apart
+//!   in x/T, softmax once for each halving of their range down to T.
 //!
 //! ```text
 //! capped_simplex:  t ← a position from a sample of the row, mostly below τ
@@ -29,7 +31,9 @@
 //!    of them. What does not go well in a lane is done again, by itself.
 //! 2. Σ p in s is concave, so from below Newton's method rises monotonically to the solution, and ends on it.
 //! 3. Where the largest exponentials have reached their bounds, they are taken anew, relative to the largest of the
-//!    others, which else might vanish beside them.
+//!    others, which else might vanish beside them. Where that does not soon lead to the end, the score that they are
+//!    relative to is found by halving.
+//! 4. Scores so large that distances overflow are taken in a smaller unit, which the temperature is taken in, too.
 
 mod bounds;
 mod capped;
@@ -52,7 +56,7 @@ use crate::{
     kernels::Compiled,
     parallel::Run,
     scalar::Real,
-    simd::{Sum, load_padded},
+    simd::{Sum, add_up, load_padded},
 };
 
 /// The upper bounds of the entries.
@@ -251,7 +255,7 @@ fn check_upper<T: Real>(
     };
     for row in 0..sums.len().max(distinct(total)).min(rows) {
         let sum = sums[row.min(sums.len() - 1)];
-        if sum < less_rounding(T::from_f64(total.of(row)), n).to_f64() {
+        if sum < less_rounding(T::from_f64(total.of(row))).to_f64() {
             return Err(Error::Domain {
                 argument: ARGUMENT,
                 domain: "large enough in sum to hold the total",
@@ -285,27 +289,29 @@ fn sum_of_bounds<S: Simd, T: Real>(simd: S, u: &[T]) -> Result<T, T> {
     bad.map_or(Ok(sum.total()), |&u| Err(u))
 }
 
-/// What n bounds have to hold at least, their sum and the total being rounded.
-fn less_rounding<T: Real>(total: T, n: usize) -> T {
-    total - total * T::EPSILON * T::from_f64(n as f64)
+/// What the bounds have to hold at least: each of them is rounded, and their sum as that of a group of [`Sum`].
+fn less_rounding<T: Real>(total: T) -> T {
+    total * (T::ONE - T::EPSILON * T::from_f64(16.0))
 }
 
 /// The kernels for values of type T.
 pub(crate) struct Kernels<T> {
-    capped: BoundedMap<T, f64>,
+    /// By the total and the temperature.
+    capped: BoundedMap<T, (f64, f64)>,
+    /// By the inverse of the temperature.
     csoftmax: BoundedMap<T, T>,
     capped_vjp: BoundedVjp<T>,
     csoftmax_vjp: BoundedVjp<T>,
 }
 
-/// A map with its bounds, its total, and P: a temperature, or its inverse.
+/// A map by its bounds and P.
 struct BoundedMap<T, P> {
     rows: Rows<T, P>,
     long_row: LongRow<T, P>,
 }
 
-type Rows<T, P> = fn(Level, (Upper<'_, T>, f64, P), usize, &[T], &mut [T], &mut Vec<T>);
-type LongRow<T, P> = fn(&mut Run<'_>, (Caps<'_, T>, f64, P), &[T], &mut [T]) -> Result<(), Error>;
+type Rows<T, P> = fn(Level, (Upper<'_, T>, P), usize, &[T], &mut [T], &mut Vec<T>);
+type LongRow<T, P> = fn(&mut Run<'_>, (Caps<'_, T>, P), &[T], &mut [T]) -> Result<(), Error>;
 
 /// The product of a map's Jacobian with a row, by its bounds and the inverse of the temperature.
 struct BoundedVjp<T> {
@@ -357,14 +363,14 @@ impl<T: Compiled> RowMap<T> for CappedSimplex<'_, T> {
     ) {
         let rows = T::kernels().maps.bounded.capped.rows;
         self.total.each(first, n, x, y, |total, row, x, y| {
-            let parameters = (self.upper.rows_from(row, n), total, self.temperature);
+            let parameters = (self.upper.rows_from(row, n), (total, self.temperature));
             rows(level, parameters, n, x, y, kernel);
         });
     }
 
     fn long_row(&self, run: &mut Run<'_>, row: usize, x: &[T], y: &mut [T]) -> Result<(), Error> {
         let caps = self.upper.of_row(row, x.len());
-        let parameters = (caps, self.total.of(row), self.temperature);
+        let parameters = (caps, (self.total.of(row), self.temperature));
         (T::kernels().maps.bounded.capped.long_row)(run, parameters, x, y)
     }
 }
@@ -386,12 +392,12 @@ impl<T: Compiled> RowMap<T> for Csoftmax<'_, T> {
         y: &mut [T],
         kernel: &mut Vec<T>,
     ) {
-        let parameters = (self.upper.rows_from(first, n), 1.0, self.inverse);
+        let parameters = (self.upper.rows_from(first, n), self.inverse);
         (T::kernels().maps.bounded.csoftmax.rows)(level, parameters, n, x, y, kernel);
     }
 
     fn long_row(&self, run: &mut Run<'_>, row: usize, x: &[T], y: &mut [T]) -> Result<(), Error> {
-        let parameters = (self.upper.of_row(row, x.len()), 1.0, self.inverse);
+        let parameters = (self.upper.of_row(row, x.len()), self.inverse);
         (T::kernels().maps.bounded.csoftmax.long_row)(run, parameters, x, y)
     }
 }
@@ -400,7 +406,8 @@ impl<T: Compiled> RowMap<T> for Csoftmax<'_, T> {
 trait BoundedRow<T: Real>: Copy {
     fn total(self) -> T;
     fn with_total(self, total: T) -> Self;
-    /// Maps a row, unless there is a NaN, no finite maximum, or not room enough for the total above -∞.
+    /// Maps a row, unless there is a NaN, no finite maximum, not room enough for the total above -∞, or, for
+    /// [`BoundedRow::row_of_any_range`], scores so large that distances might overflow.
     fn row<B: Bounds<T>>(
         self,
         level: Level,
@@ -409,6 +416,18 @@ trait BoundedRow<T: Real>: Copy {
         y: &mut [T],
         kernel: &mut Vec<T>,
     ) -> Option<()>;
+
+    /// [`BoundedRow::row`] with scores of any size.
+    fn row_of_any_range<B: Bounds<T>>(
+        self,
+        level: Level,
+        bounds: B,
+        x: &[T],
+        y: &mut [T],
+        kernel: &mut Vec<T>,
+    ) -> Option<()> {
+        self.row(level, bounds, x, y, kernel)
+    }
 
     /// Maps any row.
     fn any_row<B: Bounds<T>>(
@@ -435,13 +454,15 @@ trait BoundedRow<T: Real>: Copy {
         kernel: &mut Vec<T>,
     ) {
         let infinite = |x: &T| *x == T::INFINITY;
-        let mut room = 0.0;
-        for (k, _) in x.iter().enumerate().filter(|(_, x)| infinite(x)) {
-            room += bounds.get(k).to_f64();
-        }
-        let done = if x.iter().any(|x| x.is_nan()) || !x.iter().any(infinite) {
+        let held = (x.iter().enumerate())
+            .filter(|(_, x)| infinite(x))
+            .map(|(k, _)| bounds.get(k));
+        let room = dispatch!(level, simd => add_up(simd, held));
+        let done = if x.iter().any(|x| x.is_nan()) {
             None
-        } else if room >= less_rounding(self.total(), x.len()).to_f64() {
+        } else if !x.iter().any(infinite) {
+            self.row_of_any_range(level, bounds, x, y, kernel)
+        } else if room >= less_rounding(self.total()) {
             let level_out = |x: &T| {
                 if infinite(x) {
                     T::ZERO
@@ -452,12 +473,12 @@ trait BoundedRow<T: Real>: Copy {
             let z: Vec<T> = x.iter().map(level_out).collect();
             self.row(level, bounds, &z, y, kernel)
         } else {
-            let rest = self.total() - T::from_f64(room);
+            let rest = self.total() - room;
             let finite = |x: &T| if infinite(x) { T::NEG_INFINITY } else { *x };
             let z: Vec<T> = x.iter().map(finite).collect();
-            let done = self
-                .with_total(rest)
-                .row(level, bounds.at_most(rest), &z, y, kernel);
+            let done =
+                self.with_total(rest)
+                    .row_of_any_range(level, bounds.at_most(rest), &z, y, kernel);
             for (k, y) in y.iter_mut().enumerate().filter(|(k, _)| infinite(&x[*k])) {
                 *y = bounds.get(k);
             }
@@ -469,7 +490,7 @@ trait BoundedRow<T: Real>: Copy {
     }
 }
 
-/// Maps the rows of a group that did not go well, by themselves.
+/// Maps the rows of a group whose bit in `well` is not set, by themselves.
 fn again<T: Real, M: BoundedRow<T>>(
     level: Level,
     map: M,
@@ -484,21 +505,5 @@ fn again<T: Real, M: BoundedRow<T>>(
             with_bounds!(upper.of_row(row, n), map.total(), |bounds| map
                 .any_row(level, bounds, x, y, kernel));
         }
-    }
-}
-
-/// Maps row by row.
-fn each_row<T: Real, M: BoundedRow<T>>(
-    level: Level,
-    map: M,
-    upper: Upper<'_, T>,
-    n: usize,
-    x: &[T],
-    y: &mut [T],
-    kernel: &mut Vec<T>,
-) {
-    for (row, (x, y)) in x.chunks_exact(n).zip(y.chunks_exact_mut(n)).enumerate() {
-        with_bounds!(upper.of_row(row, n), map.total(), |bounds| map
-            .any_row(level, bounds, x, y, kernel));
     }
 }

@@ -187,7 +187,8 @@ impl<T: Compiled> RowMap<T> for NoisyArgmax<'_> {
     }
 
     fn long_row(&self, run: &mut Run<'_>, _: usize, x: &[T], y: &mut [T]) -> Result<(), Error> {
-        // A million entries take some milliseconds.
+        // Not shared out, nor interrupted: a million entries take some milliseconds. But under uniform noise it is minutes
+        // if all of them differ and lie closely together; see the cost of `kinked`.
         let mut room = Room::default();
         (T::kernels().maps.noise.row)(run.level, self.noise, self.scale, x, y, &mut room);
         Ok(())
@@ -290,7 +291,11 @@ fn target_of_row<T: Real>(
     let top = dispatch!(level, simd => load(simd, x, scale, noise.grain(), &mut room.z));
     if !top.is_finite() {
         if let Some(y) = y {
-            y.fill(if top.is_nan() { T::NAN } else { T::ZERO });
+            y.fill(if top == f64::INFINITY {
+                T::ZERO
+            } else {
+                T::NAN
+            });
         }
         return Shares::of_row(x, T::ONE).at(x[target]).to_f64();
     }
