@@ -693,6 +693,11 @@ def test_weights_that_overflow_are_refused():
     np.testing.assert_allclose(losses.cross_entropy(x, [0, 0], weights=1e300, reduction="mean"), math.log(2))
 
 
+def test_labels_in_a_column_are_told_what_would_fit():
+    with pytest.raises(ValueError, match=r"^targets: expected labels of shape \(2,\) or .*\(2, 3\).*found \(2, 1\)$"):
+        losses.cross_entropy(np.zeros((2, 3)), [[0], [1]])
+
+
 def test_a_refused_label_is_shown_as_an_integer():
     for label in (-1, 3, 2**60 + 1):
         with pytest.raises(ValueError, match=rf"^targets: .*found {label}$"):

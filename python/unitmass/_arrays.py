@@ -165,7 +165,12 @@ def labels_like(values: ArrayLike, shape: tuple[int, ...] | None, name: str) -> 
 def targets_like(values: ArrayLike, rows: Rows, name: str) -> Array | NDArray[np.int64]:
     """Take a label for each row, or a number for each score: they differ in their dimensions."""
     given = _as_array(values, name)
-    if given.ndim == rows.values.ndim or (given.dtype.kind == "f" and given.ndim != len(rows.batch)):
+    shape = rows.values.shape
+    if given.ndim == len(shape) and given.shape != shape and given.dtype.kind in "iu":
+        raise ValueError(
+            f"{name}: expected labels of shape {rows.batch} or numbers of shape {shape}, found {given.shape}"
+        )
+    if given.ndim == len(shape) or (given.dtype.kind == "f" and given.ndim != len(rows.batch)):
         return dense_like(given, rows, name)
     return labels_like(given, rows.batch, name)
 
