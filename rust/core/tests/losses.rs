@@ -710,7 +710,7 @@ fn margins_at_the_ends() {
 }
 
 #[test]
-fn f32_and_f16_follow_f64() {
+fn f32_follows_f64() {
     let mut numbers = Numbers::new(5);
     for loss in LOSSES {
         for n in [3, 30, 300] {

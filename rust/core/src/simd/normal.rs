@@ -1,7 +1,7 @@
 //! The standard normal distribution of a stripe of f64: φ, Φ, ln Φ and the Mills ratio.
 //!
 //! * **Domain.** Every value: ±∞ give the limits, NaN gives NaN.
-//! * **Precision.** The Mills ratio, φ and Φ are within 3 ulp where they are normal numbers, ln Φ within 6.
+//! * **Precision.** The Mills ratio and φ are within 3 ulp where they are normal numbers, Φ within 4, ln Φ within 6.
 //! * **Determinism.** The same bits at every level.
 //!
 //! ```text
