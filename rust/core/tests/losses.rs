@@ -875,7 +875,9 @@ fn what_is_wrong_is_named() {
         with_run(best(), 1, |run| loss.call(run, &batch, &mut [0.0], None)).unwrap_err()
     };
     let named = |loss: Loss, targets| match call(loss, targets) {
-        Error::Domain { argument, .. } | Error::Unsupported { argument, .. } => argument,
+        Error::Domain { argument, .. }
+        | Error::Integer { argument, .. }
+        | Error::Unsupported { argument, .. } => argument,
         other => panic!("{other}"),
     };
     let label = Targets::Labels(&[0]);

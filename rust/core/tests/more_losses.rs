@@ -723,18 +723,15 @@ fn what_is_wrong_is_named() {
         assert!(error.to_string().starts_with(expected), "{error}");
     };
     let dense = Targets::Dense(&t);
-    for kind in [
-        PLAIN,
-        Kind::Subset,
-        Kind::Group(2, false),
-        Kind::Cosent(1.0),
-    ] {
+    for kind in [PLAIN, Kind::Subset, Kind::Group(2, false)] {
         refused(
             kind,
             Targets::Labels(&labels),
             "targets: one label for each row",
         );
     }
+    let numbers = "targets: this loss takes a number for each score";
+    refused(Kind::Cosent(1.0), Targets::Labels(&labels), numbers);
     let finite = "must be finite";
     refused(
         Kind::Zlpr(INF, None),

@@ -750,8 +750,9 @@ fn refusals() {
     }
     let refused = |grid: &[f64], pdf: &[f64], cdf: &[f64]| Table::new(grid, pdf, cdf).unwrap_err();
     let named = |error: Error| match error {
-        Error::Domain { argument, .. } | Error::Length { argument, .. } => argument,
-        Error::Empty { argument } => argument,
+        Error::Domain { argument, .. }
+        | Error::Length { argument, .. }
+        | Error::Unsupported { argument, .. } => argument,
         other => panic!("{other}"),
     };
     assert_eq!(named(refused(&[0.0], &[1.0], &[0.0])), "grid");

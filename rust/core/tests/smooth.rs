@@ -455,6 +455,7 @@ fn what_is_wrong_is_named() {
     let named = |error| match error {
         Error::Domain { argument, .. }
         | Error::Length { argument, .. }
+        | Error::Unsupported { argument, .. }
         | Error::Empty { argument } => argument,
         other => panic!("{other}"),
     };
