@@ -21,7 +21,7 @@ __all__ = [
     "Rows",
     "Triple",
     "axis_of",
-    "check_out",
+    "deliver",
     "dense_like",
     "labels_like",
     "map_elements",
@@ -34,6 +34,7 @@ __all__ = [
     "pair",
     "per_row",
     "real_numbers",
+    "room",
     "targets_like",
 ]
 
@@ -208,7 +209,7 @@ def per_row(value: Any, rows: Rows, name: str) -> float | NDArray[np.float64]:
     return np.array(each, np.float64, order="C").reshape(-1)  # a copy: `out` may be what was passed
 
 
-def check_out(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+def _check_out(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
     """Refuse an `out` that cannot hold the result."""
     if out is None:
         return
@@ -251,7 +252,7 @@ def map_scores(
     values = rows.values
     each = per_row(parameter, rows, name)
     mask = None if where is None else mask_like(rows, where)
-    check_out(out, values.shape, rows.dtype)
+    _check_out(out, values.shape, rows.dtype)
     if mask is not None and out is not None and np.may_share_memory(mask, out):
         mask = mask.copy()
     source: Array | None = values
@@ -263,10 +264,20 @@ def map_scores(
             source, target = None, out  # the kernel reads its scores from the output
     result = kernel(source, mask, target, rows.axis, each, *options, count)
     assert result is not None
-    return _deliver(result, out, rows)
+    return deliver(result, out, rows)
 
 
-def _deliver(target: Array, out: Array | None, rows: Rows) -> Array:
+def room(out: Array | None, shape: tuple[int, ...], rows: Rows, *others: NDArray[Any] | None) -> Array:
+    """Find where a kernel can write: `out` if that holds neither the rows nor other inputs, else a new array."""
+    _check_out(out, shape, rows.dtype)
+    inputs = [rows.values, *(other for other in others if other is not None)]
+    if out is None or not _takes_directly(out, rows) or any(np.may_share_memory(out, each) for each in inputs):
+        return np.empty(shape, rows.values.dtype)
+    return out
+
+
+def deliver(target: Array, out: Array | None, rows: Rows) -> Array:
+    """Give the caller what a kernel has written."""
     if out is None:
         return rows.finish(target)
     if target is not out:
@@ -295,13 +306,9 @@ def map_pair(
 ) -> Array:
     """Run a gradient."""
     count = resolve(workers)
-    check_out(out, shape, rows.dtype)
-    if out is None or not _takes_directly(out, rows) or any(np.may_share_memory(a, out) for a in (rows.values, g)):
-        target = np.empty(shape, rows.values.dtype)
-    else:
-        target = out
+    target = room(out, shape, rows, g)
     kernel(rows.values, g, target, rows.axis, *parameters, count)
-    return _deliver(target, out, rows)
+    return deliver(target, out, rows)
 
 
 def real_numbers(value: Any, name: str) -> NDArray[Any]:
@@ -322,13 +329,6 @@ def _targets(out: Any, value_and_grad: bool) -> list[Any]:
     return list(out)
 
 
-def _room(out: Array | None, shape: tuple[int, ...], rows: Rows) -> Array:
-    """Find where a kernel can write: `out` if it can, else a new array."""
-    if out is None or not _takes_directly(out, rows) or np.may_share_memory(out, rows.values):
-        return np.empty(shape, rows.values.dtype)
-    return out
-
-
 def map_elements(
     kernel: Callable[..., None],
     x: ArrayLike,
@@ -344,9 +344,7 @@ def map_elements(
     rows = Rows(np.require(given, computed, ["C", "A"]), 0, dtype)
     values = rows.values
     outs = _targets(out, value_and_grad)
-    for each in outs:
-        check_out(each, values.shape, dtype)
-    targets = [_room(each, values.shape, rows) for each in outs]
+    targets = [room(each, values.shape, rows) for each in outs]
     source: Array | None = values
     if outs[0] is not None and _takes_directly(outs[0], rows) and values.ctypes.data == outs[0].ctypes.data:
         source, targets[0] = None, outs[0]  # the kernel reads its values from the output
@@ -370,19 +368,13 @@ def map_means(
     mask = mask_like(rows, where)
     outs = _targets(out, value_and_grad)
     shapes = [rows.batch, rows.values.shape]
-    targets = []
-    for each, shape in zip(outs, shapes, strict=False):
-        check_out(each, shape, rows.dtype)
-        target = _room(each, shape, rows)
-        if target is each and mask is not None and np.may_share_memory(mask, target):
-            mask = mask.copy()
-        targets.append(target)
+    targets = [room(each, shape, rows, mask) for each, shape in zip(outs, shapes, strict=False)]
     kernel(rows.values, mask, targets[0], targets[1] if value_and_grad else None, rows.axis, *parameters, count)
     return _deliver_all(targets, outs, rows)
 
 
 def _deliver_all(targets: list[Array], outs: list[Any], rows: Rows) -> Array | Pair:
-    delivered = [_deliver(target, out, rows) for target, out in zip(targets, outs, strict=True)]
+    delivered = [deliver(target, out, rows) for target, out in zip(targets, outs, strict=True)]
     # As NumPy does, a scalar for a scalar.
     results = [r if out is not None or r.ndim else r[()] for r, out in zip(delivered, outs, strict=True)]
     return results[0] if len(results) == 1 else (results[0], results[1])

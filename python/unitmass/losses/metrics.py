@@ -8,7 +8,7 @@ import numpy as np
 
 from unitmass import _core
 from unitmass._arguments import whole_number
-from unitmass._arrays import Array, Rows, check_out, map_pair, mask_like, number, pair
+from unitmass._arrays import Array, Rows, deliver, map_pair, mask_like, number, pair, room
 from unitmass._workers import resolve
 from unitmass.losses._call import Options, Reduction, in_type, index_of, labels_or_dense, loss, sets
 
@@ -419,13 +419,9 @@ def soft_top_k(
     count = whole_number(k, "k", 1)
     rows = Rows.of(x, axis, "x")
     mask = mask_like(rows, where)
-    check_out(out, rows.values.shape, rows.dtype)
-    result = np.empty_like(rows.values)
+    result = room(out, rows.values.shape, rows, mask)
     _core.soft_top_k(rows.values, mask, result, rows.axis, count, resolve(workers))
-    if out is None:
-        return rows.finish(result)
-    np.copyto(out, result, casting="same_kind")
-    return out
+    return deliver(result, out, rows)
 
 
 def soft_top_k_vjp(
