@@ -34,13 +34,17 @@ enum Function {
     Ln1p,
     Log2,
     Log2OfNormal,
+    /// log₂ x, of x times 2^LIFT.
+    Log2OfLifted,
     /// log₂ (1 + x), of x and of 1 + x as it is rounded.
     Log2NearOne,
 }
 
-use Function::{Exp, Exp2, Exp2Lifted, ExpLifted, Ln, Ln1p, Log2, Log2NearOne, Log2OfNormal};
+use Function::{
+    Exp, Exp2, Exp2Lifted, ExpLifted, Ln, Ln1p, Log2, Log2NearOne, Log2OfLifted, Log2OfNormal,
+};
 
-const FUNCTIONS: [Function; 9] = [
+const FUNCTIONS: [Function; 10] = [
     Exp,
     Exp2,
     ExpLifted,
@@ -49,6 +53,7 @@ const FUNCTIONS: [Function; 9] = [
     Ln1p,
     Log2,
     Log2OfNormal,
+    Log2OfLifted,
     Log2NearOne,
 ];
 
@@ -76,6 +81,14 @@ mod slices {
     over_slice!(log2_of_normal);
 
     #[super::simd]
+    pub fn log2_of_lifted<S: Simd, T: Real>(simd: S, x: &[T], y: &mut [T]) {
+        for (x, y) in x.chunks_exact(T::LANES).zip(y.chunks_exact_mut(T::LANES)) {
+            let lifted = T::Stripe::<S>::from_slice(simd, x) * T::LIFT_FACTOR;
+            simd::log2_of_lifted::<T, S>(lifted).store_slice(y);
+        }
+    }
+
+    #[super::simd]
     pub fn log2_near_one<S: Simd, T: Real>(simd: S, x: &[T], y: &mut [T]) {
         for (x, y) in x.chunks_exact(T::LANES).zip(y.chunks_exact_mut(T::LANES)) {
             let x = T::Stripe::<S>::from_slice(simd, x);
@@ -97,6 +110,7 @@ impl Function {
             Log2 => dispatch!(level, simd => slices::log2(simd, x, y)),
             Exp2Lifted => dispatch!(level, simd => slices::exp2_lifted(simd, x, y)),
             Log2OfNormal => dispatch!(level, simd => slices::log2_of_normal(simd, x, y)),
+            Log2OfLifted => dispatch!(level, simd => slices::log2_of_lifted(simd, x, y)),
             Log2NearOne => dispatch!(level, simd => slices::log2_near_one(simd, x, y)),
         }
     }
@@ -117,6 +131,7 @@ impl Function {
             Exp2Lifted => x <= T::ZERO,
             Ln1p => x >= T::ZERO && x.is_finite(),
             Log2OfNormal => x >= T::MIN_POSITIVE && x.is_finite(),
+            Log2OfLifted => x > T::ZERO && x <= T::MAX / T::LIFT_FACTOR,
             Log2NearOne => x > -T::ONE && x.is_finite(),
         }
     }
@@ -131,7 +146,7 @@ impl Function {
             Ln1p => (0.828, 0.9),
             Log2 => (1.829, 1.7),
             Exp2Lifted => (0.794, 0.95),
-            Log2OfNormal => (1.829, 1.7),
+            Log2OfNormal | Log2OfLifted => (1.829, 1.7),
             // Away from 1, this counts the rounding of 1 + x too.
             Log2NearOne => (2.16, 2.3),
         }
@@ -306,7 +321,7 @@ impl Function {
             }
             Ln => (ln_of_any(x), 0),
             Ln1p => (ln_1p_reference(Double::from(x)), 0),
-            Log2 | Log2OfNormal => (ln_of_any(x) * Double::LN_2.recip(), 0),
+            Log2 | Log2OfNormal | Log2OfLifted => (ln_of_any(x) * Double::LN_2.recip(), 0),
             Log2NearOne => (ln_1p_reference(Double::from(x)) * Double::LN_2.recip(), 0),
         }
     }
@@ -484,6 +499,7 @@ impl Function {
             Ln | Log2 => zero - 1..FLOATS, // from -0 on
             Ln1p => zero..FLOATS - 1,
             Log2OfNormal => zero + u64::from(f32::MIN_POSITIVE.to_bits())..FLOATS - 1,
+            Log2OfLifted => zero + 1..zero + 1 + u64::from((f32::MAX / f32::LIFT_FACTOR).to_bits()),
             Log2NearOne => zero - u64::from(1f32.to_bits())..FLOATS - 1,
         }
     }
@@ -533,6 +549,7 @@ on_every_float! {
     log2_is_near_and_never_falls_on_any_f32: Log2,
     exp2_lifted_is_near_and_never_falls_on_any_f32: Exp2Lifted,
     log2_of_normal_is_near_and_never_falls_on_any_f32: Log2OfNormal,
+    log2_of_lifted_is_near_and_never_falls_on_any_f32: Log2OfLifted,
     log2_near_one_is_near_and_never_falls_on_any_f32: Log2NearOne,
 }
 
@@ -766,7 +783,7 @@ impl Function {
             (Exp | Exp2, 1) => sign * any_size(9.0),
             (ExpLifted | Exp2Lifted, 1) => -any_size(9.0),
             (Ln1p, 1 | 2) => any_size(60.0),
-            (Ln | Log2 | Log2OfNormal, 1) => 1.0 + sign * any_size(-1.0),
+            (Ln | Log2 | Log2OfNormal | Log2OfLifted, 1) => 1.0 + sign * any_size(-1.0),
             (Log2NearOne, 1) => sign * any_size(-1.0),
             (Log2NearOne, _) => any_size(60.0) - numbers.uniform(0.0, 0.999),
             (Exp, _) => numbers.uniform(-745.1, 709.7),
@@ -775,10 +792,14 @@ impl Function {
             (ExpLifted, _) => numbers.uniform(-745.1, 4.0),
             (Exp2Lifted, 2) => numbers.uniform(-30.0, -1.0).round() + numbers.uniform(-1e-3, 1e-3),
             (Exp2Lifted, _) => numbers.uniform(-1074.9, 0.0),
-            (Ln | Log2 | Log2OfNormal, 2) => numbers.uniform(0.5, 2.0),
+            (Ln | Log2 | Log2OfNormal | Log2OfLifted, 2) => numbers.uniform(0.5, 2.0),
             (Log2OfNormal, _) => {
                 let (least, most) = (f64::MIN_POSITIVE.to_bits(), f64::MAX.to_bits());
                 f64::from_bits(least + numbers.bits() % (most - least))
+            }
+            (Log2OfLifted, _) => {
+                let most = (f64::MAX / f64::LIFT_FACTOR).to_bits();
+                f64::from_bits(1 + numbers.bits() % most)
             }
             (Ln | Log2 | Ln1p, _) => f64::from_bits(1 + numbers.bits() % (f64::MAX.to_bits())),
         }

@@ -12,6 +12,8 @@
 //!
 //! Each summand of F is the a-norm of (c, v) for a constant c, so F is convex and rises: Newton's method from
 //! `v = (1 - S(A))/m`, which lies above the root, falls to it monotonically. What rounding leaves of Σ p is divided out.
+//! Bases are held times 2^LIFT: steep powers are of tiny numbers (139 equal scores at α = 20 have vᵃ = 2e-41), and a
+//! difference of two scores that is not 0 is normal once it is lifted.
 //!
 //! * **Precision, determinism.** As [`super::threshold`].
 //! * **Cost.** About 2 log₂ c + 6 sums over the c scores within 1/a of the largest.
@@ -28,7 +30,10 @@ use crate::{
     error::Error,
     parallel::Run,
     scalar::Real,
-    simd::{Sum, exp2, load_padded, log2, max, store_part, whole_stripes, whole_stripes_mut},
+    simd::{
+        Sum, exp2, load_padded, log2, log2_of_lifted, max, store_part, whole_stripes,
+        whole_stripes_mut,
+    },
 };
 
 /// The power 1/a.
@@ -38,12 +43,12 @@ pub(super) struct Root<T> {
     inverse: T,
 }
 
-/// Where a row's mass ends: the anchor, p there, and pᵃ; and what makes Σ p = 1 of what rounding left.
+/// Where a row's mass ends: the anchor, p there, and pᵃ, lifted; and what makes Σ p = 1 of what rounding left.
 #[derive(Clone, Copy)]
 pub(super) struct Anchor<T> {
     score: T,
     p: T,
-    power: T,
+    lifted_power: T,
     scale: T,
 }
 
@@ -70,7 +75,7 @@ impl<T: Real> Root<T> {
         let zero = T::Stripe::<S>::splat(simd, T::ZERO);
         let one = T::Stripe::<S>::splat(simd, T::ONE);
         let slope_at_one = if anchor.p > T::ZERO {
-            anchor.power / anchor.p
+            anchor.lifted_power / anchor.p
         } else {
             T::ZERO
         };
@@ -93,14 +98,15 @@ impl<T: Real> Root<T> {
         }
     }
 
-    /// p of the scores above the anchor, 0 at and below it; and the base that was raised, 1 where it does not count.
+    /// p of the scores above the anchor, 0 at and below it; and the lifted base that was raised, 1 where it does not
+    /// count.
     #[inline(always)]
     fn above<S: Simd>(self, anchor: Anchor<T>, x: T::Stripe<S>) -> (T::Stripe<S>, T::Stripe<S>) {
         let simd = x.token();
         let above = x.simd_gt(anchor.score);
-        let base = (x - anchor.score) * self.a + anchor.power;
+        let base = (x - anchor.score) * T::LIFT_FACTOR * self.a + anchor.lifted_power;
         let base = above.select(base, T::Stripe::<S>::splat(simd, T::ONE));
-        let p = exp2::<T, S>(log2::<T, S>(base) * self.inverse);
+        let p = exp2::<T, S>(log2_of_lifted::<T, S>(base) * self.inverse);
         // Rounding must not put a score below one that is smaller.
         let p = p.max(T::Stripe::<S>::splat(simd, anchor.p));
         (above.select(p, T::Stripe::<S>::splat(simd, T::ZERO)), base)
@@ -132,9 +138,16 @@ impl<T: Real> Root<T> {
         p * anchor.scale
     }
 
+    /// `2^LIFT pᵃ`.
     #[simd]
-    fn power<S: Simd>(self, simd: S, p: T) -> T {
-        exp2::<T, S>(log2::<T, S>(T::Stripe::<S>::splat(simd, p)) * self.a)[0]
+    fn lifted_power<S: Simd>(self, simd: S, p: T) -> T {
+        let log = log2::<T, S>(T::Stripe::<S>::splat(simd, p)) * self.a;
+        if log[0] < -T::LIFT {
+            exp2::<T, S>(log + T::LIFT)[0]
+        } else {
+            // The sum would cost digits here.
+            exp2::<T, S>(log)[0] * T::LIFT_FACTOR
+        }
     }
 
     /// The anchor of the candidates, all of them above -∞ and none NaN; `open` are those below their maximum.
@@ -148,7 +161,7 @@ impl<T: Real> Root<T> {
         let at = |score| Anchor {
             score,
             p: T::ZERO,
-            power: T::ZERO,
+            lifted_power: T::ZERO,
             scale: T::ONE,
         };
         let mut anchor = at(max);
@@ -165,7 +178,7 @@ impl<T: Real> Root<T> {
         anchor.p = (T::ONE - own.mass) / own.equal;
         let mut last = T::INFINITY;
         for _ in 0..MOST_STEPS {
-            anchor.power = dispatch!(level, simd => self.power(simd, anchor.p));
+            anchor.lifted_power = dispatch!(level, simd => self.lifted_power(simd, anchor.p));
             let now = candidates.sums(anchor)?;
             let sum = now.mass + now.equal * anchor.p;
             anchor.scale = T::ONE / sum;
@@ -212,7 +225,7 @@ impl<T: Real> Root<T> {
 
     /// τ in the convention of [`super::entmax()`].
     fn threshold(self, anchor: Anchor<T>) -> T {
-        self.a * anchor.score - anchor.power
+        self.a * anchor.score - anchor.lifted_power / T::LIFT_FACTOR
     }
 
     /// The maximum, and how many scores are within reach of it, a NaN being in everything's reach.

@@ -6,8 +6,8 @@ mod normal;
 mod reduce;
 
 pub use elementary::{
-    exp, exp_lifted, exp2, exp2_lifted, ln, ln_1p, log2, log2_near_one, log2_of_normal, polynomial,
-    rough_power_lifted,
+    exp, exp_lifted, exp2, exp2_lifted, ln, ln_1p, log2, log2_near_one, log2_of_lifted,
+    log2_of_normal, polynomial, rough_power_lifted,
 };
 pub use normal::{mills_ratio, normal_cdf, normal_log_cdf, normal_pdf};
 pub use reduce::{
