@@ -443,10 +443,11 @@ def test_a_small_width_gives_the_exact_function(kernel, x, width):
     assert sm.step(x, width, kernel=kernel) == float(x > 0)
     assert sm.sign(x, width, kernel=kernel) == math.copysign(1, x)
     assert sm.smooth_abs(x, 1 / width) == abs(x)
+    tail = 2 * math.exp(-50)  # what a corner so far away may add, which shows beside 0
     if abs(x - np.rint(x)) > 50 * width:
-        assert sm.floor(x, width, kernel=kernel) == math.floor(x)
+        assert abs(sm.floor(x, width, kernel=kernel) - math.floor(x)) <= tail
     if abs(x - 0.5 - np.rint(x - 0.5)) > 50 * width + 1e-15:
-        assert sm.round(x, width, kernel=kernel) == np.rint(x)
+        assert abs(sm.round(x, width, kernel=kernel) - np.rint(x)) <= tail
 
 
 @given(some_kernel, st.floats(-1e6, 1e6), st.floats(8, 1e300))
