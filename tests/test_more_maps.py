@@ -614,6 +614,25 @@ def test_sparse_gradients_at_a_temperature(dtype):
         np.testing.assert_allclose(got, expected, rtol=0, atol=64 * eps(dtype))
 
 
+@dtypes
+@pytest.mark.parametrize("n", [1, 2, 5, 40, 600, 5000, 200_000])  # each way of doing a row
+@pytest.mark.parametrize("t", [1, 0.5])
+def test_scores_at_the_threshold_itself_get_nothing(n, t, dtype):
+    """Steep powers would make much of a rounding: at alpha 100, all scores became equal."""
+    for lowest in (0, -5, 100):
+        x, one = np.full(n, lowest, dtype), np.zeros(n, dtype)
+        top = n // 3
+        one[top] = 1
+        for alpha in (1.1, 1.5, 2, 2.5, 3, 10, 100, 1e6):
+            x[top] = lowest + t
+            np.testing.assert_array_equal(um.normmax(x, alpha, temperature=t), one)
+            assert t != 1 or um.losses.normmax_loss(x, top, alpha) == 0
+        for alpha in (1.25, 1.5, 2, 3, 5):
+            x[top] = lowest + t / (alpha - 1)
+            np.testing.assert_array_equal(um.entmax(x, alpha, temperature=t), one)
+            assert t != 1 or um.losses.entmax_loss(x, top, alpha) == 0
+
+
 # --- gradients --------------------------------------------------------------------------------------------------------
 
 ROW_BOUNDS = np.linspace(0.2, 0.5, 6)

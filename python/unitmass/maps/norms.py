@@ -70,7 +70,8 @@ def normmax(
     :math:`\operatorname{argmax}_{p \ge 0, \sum p = 1} \langle x / T, p \rangle - \lVert p \rVert_\alpha` [1]_, which is
     :math:`p \propto [x / T - \tau]_+^{1/(\alpha - 1)}` with :math:`\sum [x / T - \tau]_+^{\alpha/(\alpha - 1)} = 1`.
     Sums are within 4 ulp of 1, a larger score never gets a smaller probability, and adding a constant to the scores
-    changes nothing but their own rounding. Scores that lie T or more below the largest get exactly 0.
+    changes nothing but their own rounding. Scores that lie T or more below the largest get exactly 0; unless T is a
+    power of two, that distance is rounded first.
 
     A row with a NaN becomes NaN, even if the NaN is excluded. Scores of -inf get exactly 0; a row of nothing else
     becomes NaN. Scores of +inf share the mass equally and the others get exactly 0.

@@ -11,7 +11,8 @@
 //!
 //! * **Domain, determinism.** As [`super::entmax()`].
 //! * **Precision.** p is as if τ were off by an ulp of 1 over the size of the support, `|Σ p - 1| ≤ 4` ulp. For large α,
-//!   a score just above τ has nearly as much as the largest: there p is steep in x.
+//!   a score just above τ has nearly as much as the largest: there p is steep in x. A score 1 or more below the largest has
+//!   nothing.
 //! * **Cost.** That of entmax; rows of at most [`TILED`] values go a lane each ([`super::tile`]).
 //! * **Gradient.** With `wᵢ = pᵢ (‖p‖_α/pᵢ)^{α-1}` and `h = g - ⟨p, g⟩`, `J g = (w h - p Σ w h)/((α-1) T)`, in f64.
 
@@ -363,7 +364,7 @@ fn rows_by_power<S: Simd, T: Real, P: Solved<T>>(
         let max = tile::max::<T, S>(simd, columns);
         let mut approach = Approach::new(power, start(power, max));
         approach.run::<false>(simd, columns);
-        let newton = solve::<T, S, P, false>(simd, power, approach.at, columns);
+        let newton = solve::<T, S, P, false>(simd, power, max, approach.at, columns);
         let cut = power.cut(newton.at);
         let sum = replace_by_terms(simd, Shares(power), &cut, columns).lanes();
         let scale = T::Stripe::<S>::splat(simd, T::ONE) / sum;

@@ -182,6 +182,7 @@ fn splat_both<T: Real, S: Simd>(simd: S, (q, s): (T, T)) -> (T::Stripe<S>, T::St
 pub(super) fn solve<T: Real, S: Simd, P: Solved<T>, const FOLD: bool>(
     simd: S,
     power: P,
+    max: T::Stripe<S>,
     near: Pair<T, S>,
     stripes: &[T],
 ) -> Newton<T, S, P> {
@@ -197,7 +198,26 @@ pub(super) fn solve<T: Real, S: Simd, P: Solved<T>, const FOLD: bool>(
             break;
         }
     }
+    newton.at = not_below_start(power, max, newton.at);
     newton
+}
+
+/// What rounding has put below [`start`], where no solution is, goes there: then the largest score has all the mass, and
+/// one that lies just at the threshold has none, however steep the power.
+#[inline(always)]
+fn not_below_start<T: Real, S: Simd, P: Power<T>>(
+    power: P,
+    max: T::Stripe<S>,
+    at: Pair<T, S>,
+) -> Pair<T, S> {
+    let start = start::<T, S, P>(power, max);
+    let start = Pair::<T, S>::new(start.high).add(start.low);
+    let below =
+        at.high.simd_lt(start.high) | (at.high.simd_eq(start.high) & at.low.simd_lt(start.low));
+    Pair {
+        high: below.select(start.high, at.high),
+        low: below.select(start.low, at.low),
+    }
 }
 
 /// Where the largest score alone would have all the mass: at or below the solution.
@@ -312,7 +332,7 @@ fn threshold_tile<S: Simd, T: Real, P: Solved<T>>(
     let max = tile::max::<T, S>(simd, columns);
     let mut approach = Approach::new(power, start(power, max));
     approach.run::<false>(simd, columns);
-    let newton = solve::<T, S, P, false>(simd, power, approach.at, columns);
+    let newton = solve::<T, S, P, false>(simd, power, max, approach.at, columns);
     let sum = replace_by_terms(simd, power, &power.cut(newton.at), columns);
     if P::ROUNDED {
         let scale = T::Stripe::<S>::splat(simd, power.total()) / sum.lanes();
@@ -362,7 +382,7 @@ fn threshold_group<S: Simd, T: Real, P: Solved<T>>(
     tile::gather::<T, S>(simd, candidates, stride, width, columns);
     approach = Approach::new(power, approach.at);
     approach.run::<false>(simd, columns);
-    let newton = solve::<T, S, P, false>(simd, power, approach.at, columns);
+    let newton = solve::<T, S, P, false>(simd, power, max, approach.at, columns);
     let rows = x.chunks_exact(n).zip(y.chunks_exact_mut(n));
     let cut = power.cut(newton.at);
     if P::CHEAP {
@@ -552,7 +572,7 @@ pub(super) fn locate<S: Simd, T: Real, P: Solved<T>>(
     let len = pad(candidates, count);
     approach = Approach::new(power, approach.at);
     approach.run::<true>(simd, &candidates[..len]);
-    let newton = solve::<T, S, P, true>(simd, power, approach.at, &candidates[..len]);
+    let newton = solve::<T, S, P, true>(simd, power, max, approach.at, &candidates[..len]);
     if newton.off[0].is_nan() {
         return None;
     }
@@ -731,9 +751,9 @@ pub(super) fn locate_long_row<T: Real, P: Solved<T>>(
     if !max.is_finite() {
         return Ok(None);
     }
-    let (start, bound) = dispatch!(level, simd => start_and_bound(simd, power, max, &maxima));
+    let (near, bound) = dispatch!(level, simd => near_and_bound(simd, power, max, &maxima));
     let kept = filter_long_row(run, x, bound)?;
-    let position = solve_long_row(run, power, start, kept.candidates())?;
+    let position = solve_long_row(run, power, max, near, kept.candidates())?;
     Ok(position.map(|position| FoundInLongRow {
         position,
         bound,
@@ -765,7 +785,7 @@ pub(super) fn store_maxima<S: Simd, T: Real>(simd: S, x: &[T], maxima: &mut [T])
 }
 
 #[simd]
-fn start_and_bound<S: Simd, T: Real, P: Solved<T>>(
+fn near_and_bound<S: Simd, T: Real, P: Solved<T>>(
     simd: S,
     power: P,
     max: T,
@@ -847,11 +867,12 @@ fn filter_chunk<S: Simd, T: Real>(simd: S, x: &[T], bound: T, to: &mut [T]) -> u
 fn solve_long_row<T: Real, P: Solved<T>>(
     run: &mut Run<'_>,
     power: P,
-    start: Position<T>,
+    max: T,
+    near: Position<T>,
     candidates: &[T],
 ) -> Result<Option<Position<T>>, Error> {
     let level = run.level;
-    let mut position = start;
+    let mut position = near;
     for _ in 0..ROUGH_STEPS {
         let sums = sums_of_long_row::<T, P, true>(run, power, position, candidates)?;
         let open;
@@ -871,6 +892,7 @@ fn solve_long_row<T: Real, P: Solved<T>>(
             break;
         }
     }
+    position = dispatch!(level, simd => position_not_below_start(simd, power, max, position));
     Ok((!off.is_nan()).then_some(position))
 }
 
@@ -922,6 +944,17 @@ fn approach_long_row<S: Simd, T: Real, P: Solved<T>>(
 fn normalized<S: Simd, T: Real>(simd: S, position: Position<T>) -> Position<T> {
     let at = position.splat(simd);
     Position::of(Pair::new(at.high).add(at.low))
+}
+
+#[simd]
+fn position_not_below_start<S: Simd, T: Real, P: Power<T>>(
+    simd: S,
+    power: P,
+    max: T,
+    position: Position<T>,
+) -> Position<T> {
+    let max = T::Stripe::<S>::splat(simd, max);
+    Position::of(not_below_start(power, max, position.splat(simd)))
 }
 
 #[simd]
