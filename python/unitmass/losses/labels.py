@@ -867,8 +867,7 @@ def sphereface(
     -----
     The cross entropy of :math:`s z`, where z are the cosines but for that of the right class, which becomes
     :math:`(-1)^k \cos(m\theta_y) - 2k`, which falls with the angle all the way, :math:`k = \lfloor m \theta_y / \pi
-    \rfloor` [1]_. A target's cosine beyond 1 or -1, as rounding makes it, counts as 1 or
-    -1.
+    \rfloor` [1]_. A target's cosine beyond 1 or -1, as rounding makes it, counts as 1 or -1.
 
     A row with a NaN becomes NaN, even if the NaN is excluded. Scores of -inf stand for the impossible: they take no
     part, and a target on one of them makes the loss +inf.

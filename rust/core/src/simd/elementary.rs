@@ -84,8 +84,7 @@ pub fn ln_1p<T: Real, S: Simd>(x: T::Stripe<S>) -> T::Stripe<S> {
 #[inline(always)]
 pub fn log2<T: Real, S: Simd>(x: T::Stripe<S>) -> T::Stripe<S> {
     let (k, f) = exponent_and_fraction::<T, S>(x);
-    let (f, tail) = ln_1p_reduced::<T, S>(f);
-    at_the_ends::<T, S>(x, (f - tail).fused(T::LOG2_E, k))
+    at_the_ends::<T, S>(x, log2_of_parts::<T, S>(k, f))
 }
 
 /// `(x, log₂ x)` for a normal `x` of which `x - 1` is known to more digits than `x` shows: near 1, they are used.
@@ -96,8 +95,7 @@ pub fn log2_near_one<T: Real, S: Simd>(
 ) -> (T::Stripe<S>, T::Stripe<S>) {
     let (k, f) = exponent_and_fraction_of_normal::<T, S>(x);
     let near = k.simd_eq(T::ZERO);
-    let (f, tail) = ln_1p_reduced::<T, S>(near.select(x_less_one, f));
-    let log = (f - tail).fused(T::LOG2_E, k);
+    let log = log2_of_parts::<T, S>(k, near.select(x_less_one, f));
     (near.select(x_less_one + T::ONE, x), log)
 }
 
@@ -105,16 +103,21 @@ pub fn log2_near_one<T: Real, S: Simd>(
 #[inline(always)]
 pub fn log2_of_normal<T: Real, S: Simd>(x: T::Stripe<S>) -> T::Stripe<S> {
     let (k, f) = exponent_and_fraction_of_normal::<T, S>(x);
-    let (f, tail) = ln_1p_reduced::<T, S>(f);
-    (f - tail).fused(T::LOG2_E, k)
+    log2_of_parts::<T, S>(k, f)
 }
 
 /// `log₂ (2^-LIFT x)` of a normal `x > 0`.
 #[inline(always)]
 pub fn log2_of_lifted<T: Real, S: Simd>(x: T::Stripe<S>) -> T::Stripe<S> {
     let (k, f) = exponent_and_fraction_of_normal::<T, S>(x);
+    log2_of_parts::<T, S>(k - T::LIFT, f)
+}
+
+/// `log₂ (2ᵏ (1 + f))` for an integer k and a reduced f.
+#[inline(always)]
+fn log2_of_parts<T: Real, S: Simd>(k: T::Stripe<S>, f: T::Stripe<S>) -> T::Stripe<S> {
     let (f, tail) = ln_1p_reduced::<T, S>(f);
-    (f - tail).fused(T::LOG2_E, k - T::LIFT)
+    (f - tail).fused(T::LOG2_E, k)
 }
 
 /// `2^LIFT · x^exponent` for a normal `x ≤ 1` and `0 ≤ exponent ≤ 4`, within 1/5000: a third of the work of the exact

@@ -519,21 +519,11 @@ impl<T: Real> BoundedRow<T> for Capped<T> {
         Some(())
     }
 
-    fn row_of_any_range<B: Bounds<T>>(
-        self,
-        level: Level,
-        bounds: B,
-        x: &[T],
-        y: &mut [T],
-        kernel: &mut Vec<T>,
-    ) -> Option<()> {
+    fn shrunk(self, x: &[T]) -> Option<(Self, T)> {
         const UNIT: f64 = 16.0;
-        if !x.iter().any(|x| x.is_finite() && x.abs() > farthest()) {
-            return self.row(level, bounds, x, y, kernel);
-        }
-        let x: Vec<T> = x.iter().map(|&x| x * T::from_f64(1.0 / UNIT)).collect();
+        let far = x.iter().any(|x| x.is_finite() && x.abs() > farthest());
         let map = Self::new(self.total.to_f64(), self.temperature.to_f64() / UNIT);
-        map.row(level, bounds, &x, y, kernel)
+        far.then_some((map, T::from_f64(1.0 / UNIT)))
     }
 }
 

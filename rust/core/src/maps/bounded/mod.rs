@@ -417,6 +417,11 @@ trait BoundedRow<T: Real>: Copy {
         kernel: &mut Vec<T>,
     ) -> Option<()>;
 
+    /// Where the distances of the scores might overflow, the map of what is smaller, and by which factor.
+    fn shrunk(self, _: &[T]) -> Option<(Self, T)> {
+        None
+    }
+
     /// [`BoundedRow::row`] with scores of any size.
     fn row_of_any_range<B: Bounds<T>>(
         self,
@@ -426,7 +431,11 @@ trait BoundedRow<T: Real>: Copy {
         y: &mut [T],
         kernel: &mut Vec<T>,
     ) -> Option<()> {
-        self.row(level, bounds, x, y, kernel)
+        let Some((map, factor)) = self.shrunk(x) else {
+            return self.row(level, bounds, x, y, kernel);
+        };
+        let x: Vec<T> = x.iter().map(|&x| x * factor).collect();
+        map.row(level, bounds, &x, y, kernel)
     }
 
     /// Maps any row.
